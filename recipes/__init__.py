@@ -1,0 +1,12 @@
+"""Study recipes: one lesson a file. `python -m recipes` lists them."""
+
+import os
+import sys
+
+from toolkit import quiet
+
+# Both are read once, when Keras and TensorFlow are first imported, which every recipe does in its first lines.
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+if sys.argv[0] == "-m":  # run as a command, not imported; `toolkit.run.cli` lets go
+    quiet.hold()

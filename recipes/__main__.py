@@ -1,0 +1,70 @@
+"""List the recipes, or run one: `python -m recipes imdb` equals `python -m recipes.imdb`.
+
+Docstrings and expected scores are read from the source, not by import: a list must not wait for TensorFlow.
+"""
+
+import ast
+import difflib
+import re
+import runpy
+import sys
+from pathlib import Path
+
+USAGE = """\
+usage: python -m recipes [NAME [OPTIONS]]
+
+Without a NAME, list the recipes. With one, run it; NAME --help shows its options.
+"""
+
+
+def names() -> list[str]:
+    """Return the names of all recipes."""
+    return sorted(path.stem for path in Path(__file__).parent.glob("[!_]*.py"))
+
+
+def describe(name: str) -> dict[str, str | dict[str, tuple[float, float]]]:
+    """Return a recipe's first line, its docstring's entries ("Teaches", "Data", ...) and its EXPECTED."""
+    tree = ast.parse((Path(__file__).parent / f"{name}.py").read_text(encoding="utf-8"))
+    title, _, rest = (ast.get_docstring(tree) or "").partition("\n")
+    entries = dict(re.findall(r"^(\w+(?: \w+)?) {2,}(.+(?:\n .+)*)", rest, flags=re.MULTILINE))
+    expected = {
+        target.id: ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Name) and target.id == "EXPECTED"
+    }
+    joined = {key: " ".join(text.split()) for key, text in entries.items()}
+    return {"title": title, **joined, "expected": expected.get("EXPECTED", {})}
+
+
+def show() -> None:
+    """Print the list."""
+    for name in names():
+        about = describe(name)
+        print(f"{name:<9} {about['title']}")
+        print(f"{'':<9} Data: {about['Data']}")
+        for metric, (low, high) in about["expected"].items():
+            if metric.startswith(("test_", "cv_")):
+                print(f"{'':<9} Expected: {metric} {low} to {high}")
+    print(f"\n{USAGE}", end="")
+
+
+def run(name: str) -> None:
+    """Run a recipe as `python -m recipes.NAME` would."""
+    if name not in names():
+        near = difflib.get_close_matches(name, names(), n=1)
+        hint = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(names())}."
+        print(f"python -m recipes: no recipe is called {name!r}. {hint}", file=sys.stderr)
+        sys.exit(2)
+    del sys.argv[1]
+    runpy.run_module(f"recipes.{name}", run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] and sys.argv[1] in ("-h", "--help"):
+        print(USAGE, end="")
+    elif sys.argv[1:]:
+        run(sys.argv[1])
+    else:
+        show()

@@ -1,0 +1,192 @@
+"""Learning curves and cross-validation bands, drawn without a display.
+
+Figures are made by matplotlib's object interface, so no window opens, no global state changes, and it works
+alike in a script, a test and a notebook.
+"""
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+_SHORT = {"acc": "accuracy", "mean_absolute_error": "mae", "mean_squared_error": "mse"}
+
+
+def plot_history(
+    history: Any,
+    metric: str = "loss",
+    *,
+    ax: Axes | None = None,
+    smooth: float = 0.0,
+    log: bool = False,
+    skip: int = 0,
+) -> Axes:
+    """Draw a metric over the epochs: training as points, validation as a line, as the books do.
+
+    Args:
+        history: A `keras.callbacks.History`, a dict of lists, a path to a CSV (as `CSVLogger` writes it) or
+            JSON file; or a dict of names to any of these, to compare them.
+        metric: "loss", "accuracy", "mae", …; "acc" finds "accuracy" and the reverse.
+        ax: Axes to draw into; None makes a new figure, reached by `.figure`.
+        smooth: Weight of the past in an exponential moving average, in [0, 1); 0 draws the numbers as they are.
+        log: Logarithmic vertical axis.
+        skip: Leave out this many first epochs; the numbering stays.
+
+    Returns:
+        The axes; save with `.figure.savefig(path)`.
+
+    Raises:
+        ValueError: The metric is not there, or no epoch is left.
+
+    >>> ax = plot_history({"loss": [0.9, 0.5], "val_loss": [0.8, 0.7]})
+    >>> [line.get_label() for line in ax.get_lines()]
+    ['training', 'validation']
+    """
+    if not 0 <= smooth < 1:
+        raise ValueError(f"`smooth` must be at least 0 and below 1. Received: {smooth}")
+    runs = history if _is_named(history) else {"": history}
+    axes = _new_axes() if ax is None else ax
+    for number, (name, run) in enumerate(runs.items()):
+        curves, color = _read(run), f"C{number}"
+        key = _find(curves, metric)
+        pairs = ((key, "training", "o"), (f"val_{key}", "validation", "-"))
+        for column, part, style in pairs:
+            if column not in curves:
+                continue
+            values = _moving_average(np.asarray(curves[column], dtype=float), smooth)[skip:]
+            if len(values) == 0:
+                raise ValueError(f"`skip` must leave an epoch. Received: skip={skip}, {skip} epochs or fewer")
+            epochs = np.arange(skip + 1, skip + 1 + len(values))
+            label = f"{name} {part}".strip()
+            axes.plot(epochs, values, style, color=color, markersize=4, label=label)
+    _label(axes, metric, log, f"{_long(metric).capitalize()} over the epochs")
+    return axes
+
+
+def plot_folds(
+    histories: Sequence[Any],
+    metric: str = "loss",
+    *,
+    ax: Axes | None = None,
+    smooth: float = 0.0,
+    log: bool = False,
+    skip: int = 0,
+) -> Axes:
+    """Draw the validation curves of k folds: their mean, a band of one standard deviation, the best epoch.
+
+    Args:
+        histories: One history a fold, each as `plot_history` takes it, with validation results. Folds that
+            stopped early count as far as they go.
+        metric: As in `plot_history`; its `val_` column is drawn.
+        ax: Axes to draw into; None makes a new figure.
+        smooth: As in `plot_history`, applied to each fold; the best epoch is that of the drawn mean.
+        log: Logarithmic vertical axis.
+        skip: Leave out this many first epochs.
+
+    Returns:
+        The axes; save with `.figure.savefig(path)`.
+
+    >>> ax = plot_folds([{"val_mae": [3.0, 2.0, 2.5]}, {"val_mae": [4.0, 2.0, 3.0]}], "mae")
+    >>> ax.get_legend_handles_labels()[1][-1]
+    'lowest mean: 2 at epoch 2'
+    """
+    if not 0 <= smooth < 1:
+        raise ValueError(f"`smooth` must be at least 0 and below 1. Received: {smooth}")
+    if not histories:
+        raise ValueError("`histories` must hold at least one history. Received: none")
+    folds = []
+    for history in histories:
+        curves = _read(history)
+        column = _find(curves, f"val_{metric.removeprefix('val_')}")
+        folds.append(_moving_average(np.asarray(curves[column], dtype=float), smooth)[skip:])
+    length = max(map(len, folds))
+    if length == 0:
+        raise ValueError(f"`skip` must leave an epoch. Received: skip={skip}, {skip} epochs or fewer")
+    table = np.full((len(folds), length), np.nan)
+    for row, fold in zip(table, folds, strict=True):
+        row[: len(fold)] = fold
+    mean, deviation = np.nanmean(table, axis=0), np.nanstd(table, axis=0)
+    epochs = np.arange(skip + 1, skip + 1 + length)
+    rising = any(word in metric for word in ("acc", "auc", "precision", "recall", "r2", "f1"))
+    best = int(mean.argmax() if rising else mean.argmin())
+
+    axes = _new_axes() if ax is None else ax
+    axes.plot(epochs, table.T, color="C0", alpha=0.25, linewidth=0.8)
+    axes.fill_between(
+        epochs, mean - deviation, mean + deviation, color="C0", alpha=0.2, label="± 1 std. dev."
+    )
+    axes.plot(epochs, mean, color="C0", label=f"mean of {len(folds)} folds")
+    label = f"{'highest' if rising else 'lowest'} mean: {mean[best]:.3g} at epoch {epochs[best]}"
+    axes.plot(epochs[best], mean[best], "o", color="C3", label=label)
+    _label(axes, metric, log, f"Validation {_long(metric)} of {len(folds)} folds")
+    return axes
+
+
+def _new_axes() -> Axes:
+    return Figure(figsize=(6.4, 4.0), dpi=100, layout="constrained").subplots()
+
+
+def _label(axes: Axes, metric: str, log: bool, title: str) -> None:
+    axes.set(title=title, xlabel="epoch", ylabel=_long(metric))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if log:
+        axes.set_yscale("log")
+    axes.legend()
+
+
+def _long(metric: str) -> str:
+    name = metric.removeprefix("val_")
+    return {"mae": "mean absolute error", "mse": "mean squared error"}.get(name, _SHORT.get(name, name))
+
+
+def _is_named(history: Any) -> bool:
+    """Tell {"small": history, "large": history} from {"loss": [0.9, 0.5]}."""
+    return isinstance(history, Mapping) and not all(
+        isinstance(value, Sequence | np.ndarray) and not isinstance(value, str) for value in history.values()
+    )
+
+
+def _read(history: Any) -> Mapping[str, Any]:
+    """Return the curves of a History, a dict, or a CSV or JSON file, as a dict of lists."""
+    if isinstance(history, str | Path):
+        path = Path(history)
+        with path.open(newline="", encoding="utf-8") as file:
+            if path.suffix == ".json":
+                history = json.load(file)
+            elif path.suffix == ".csv":
+                rows = list(csv.DictReader(file))
+                columns = rows[0] if rows else {}
+                history = {column: [float(row[column] or "nan") for row in rows] for column in columns}
+            else:
+                raise ValueError(f"`history` must be a .csv or .json file. Received: {str(path)!r}")
+    curves = getattr(history, "history", history)
+    if not isinstance(curves, Mapping):
+        raise ValueError(f"`history` must be a History, a dict or a file name. Received: {history!r:.80}")
+    return curves
+
+
+def _find(curves: Mapping[str, Any], metric: str) -> str:
+    """Return the column of the metric under any of its names."""
+    prefix, name = ("val_", metric[4:]) if metric.startswith("val_") else ("", metric)
+    names = [name, _SHORT.get(name, name), *(other for other, usual in _SHORT.items() if usual == name)]
+    for candidate in names:
+        if prefix + candidate in curves:
+            return prefix + candidate
+    raise ValueError(f"`metric` must be one of {', '.join(curves)}. Received: {metric!r}")
+
+
+def _moving_average(values: npt.NDArray[Any], weight: float) -> npt.NDArray[Any]:
+    """Average each value with those before it, each one epoch older counting `weight` times as much."""
+    total = norm = 0.0
+    result = np.empty(len(values))
+    for epoch, value in enumerate(values):
+        total, norm = weight * total + value, weight * norm + 1.0
+        result[epoch] = total / norm
+    return result
