@@ -35,7 +35,7 @@ def plot_history(
             JSON file; or a dict of names to any of these, to compare them.
         metric: "loss", "accuracy", "mae", …; "acc" finds "accuracy" and the reverse.
         ax: Axes to draw into; None makes a new figure, reached by `.figure`.
-        smooth: Weight of the past in an exponential moving average, in [0, 1); 0 draws the numbers as they are.
+        smooth: Weight of the past in an exponential moving average, in [0, 1); 0 draws the plain numbers.
         log: Logarithmic vertical axis.
         skip: Leave out this many first epochs; the numbering stays.
 

@@ -8,7 +8,9 @@ import itertools
 import json
 import platform
 import re
+import subprocess
 import sys
+import tempfile
 import time
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -17,11 +19,28 @@ from typing import Annotated, Any, Literal, NoReturn
 
 import docstring_parser
 import keras
+import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 import tyro
 
 from toolkit import quiet
-from toolkit.data import Data, Dataset
+from toolkit.data import Data, DataNotFoundError, Dataset
+
+_ELSEWHERE = """
+import importlib, sys
+from toolkit import quiet
+quiet.hold()
+import keras, numpy
+recipe, folder, *paths = sys.argv[1:]
+importlib.import_module(recipe)  # registers its classes
+given = numpy.load(folder + "/given.npz")
+for number, path in enumerate(paths):
+    model = keras.saving.load_model(path)
+    if "x_train" in given:
+        model.fit(given["x_train"], given["y_train"], shuffle=False, verbose=0)
+    numpy.save(f"{folder}/{number}.npy", model.predict(given["x"], verbose=0))
+"""
 
 Verdict = Literal["inside", "outside", "not judged"]
 
@@ -61,6 +80,10 @@ class Run:
         """Return the path of a file in this run's folder."""
         return self.folder / name
 
+    def log(self, name: str = "history.csv") -> Any:
+        """Return a `keras.callbacks.CSVLogger` that writes a file in this run's folder, epoch by epoch."""
+        return keras.callbacks.CSVLogger(self.path(name))
+
     def score(self, **metrics: float) -> None:
         """Record scores, and print each beside the range that it must land in.
 
@@ -69,6 +92,26 @@ class Run:
         for name, value in metrics.items():
             self.metrics[name] = float(value)
             print(f"  {name:<24} {_number(float(value)):>8}   {self._range(name)}")
+
+    def predict_elsewhere(
+        self, paths: Sequence[Path], x: npt.ArrayLike, train: tuple[Any, Any] | None = None
+    ) -> list[npt.NDArray[Any]]:
+        """Load models in a new process, which knows nothing but the files and the recipe, and predict.
+
+        Args:
+            paths: The `.keras` files.
+            x: What to predict from.
+            train: Rows x and y for one epoch of training, unshuffled, before the prediction.
+
+        Returns:
+            One array of predictions for each file.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            arrays = {"x": x} if train is None else {"x": x, "x_train": train[0], "y_train": train[1]}
+            np.savez(Path(folder, "given.npz"), **{key: np.asarray(value) for key, value in arrays.items()})
+            command = [sys.executable, "-c", _ELSEWHERE, f"recipes.{self.name}", folder, *map(str, paths)]
+            subprocess.run(command, check=True)
+            return [np.load(Path(folder, f"{number}.npy")) for number in range(len(paths))]
 
     def _range(self, name: str) -> str:
         if name not in self.expected:
@@ -110,6 +153,7 @@ def cli(main: Callable[..., None], args: Sequence[str] | None = None) -> NoRetur
             stream.reconfigure(line_buffering=True, errors="replace")
     _use_gpus()
     quiet.release()
+    tf.get_logger().setLevel("ERROR")
     keras.utils.set_random_seed(common.seed)
 
     try:
@@ -123,7 +167,7 @@ def cli(main: Callable[..., None], args: Sequence[str] | None = None) -> NoRetur
         main(run, **options)
     except KeyboardInterrupt:
         status = "interrupted"
-    except FileNotFoundError as error:  # data that cannot be had: the message is the whole story
+    except DataNotFoundError as error:  # the message is the whole story
         status, error_text = "failed", str(error)
     except BaseException as error:
         status, error_text = "failed", repr(error)
@@ -165,7 +209,9 @@ def _parse(
     if {"-h", "--help"} & set(args):
         quiet.release()
     shortened = quick if "--quick" in args else {}
-    help_of = {entry.arg_name: entry.description for entry in docstring_parser.parse(main.__doc__ or "").params}
+    help_of = {
+        entry.arg_name: entry.description for entry in docstring_parser.parse(main.__doc__ or "").params
+    }
     hints = typing.get_type_hints(main)
     fields = [
         (key, Annotated[hints[key], tyro.conf.arg(help=help_of[key])], shortened.get(key, parameter.default))
@@ -227,13 +273,17 @@ def _all_real(data: Data) -> bool:
 
 
 def _number(value: float) -> str:
-    """Write a score with four figures: 0.8812, 2.413, 48210."""
-    return f"{value:.4f}" if abs(value) < 1 else f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"
+    """Write a score with four figures: 0.8812, 2.413, 48210; a tiny one as 1e-05."""
+    if 0 < abs(value) < 0.001:
+        return f"{value:.0e}"
+    return f"{value:.4f}" if 0 < abs(value) < 1 else f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"
 
 
 def _versions() -> dict[str, str]:
     packages = ("keras", "tensorflow", "numpy", "scikit-learn")
-    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in packages}
+    return {"python": platform.python_version()} | {
+        name: importlib.metadata.version(name) for name in packages
+    }
 
 
 def _use_gpus() -> None:

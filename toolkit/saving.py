@@ -50,14 +50,18 @@ def load(path: str | Path) -> Any:
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: It is in another format, or Keras finds it unsafe or unknown.
+
+    >>> load("model.h5")
+    Traceback (most recent call last):
+    FileNotFoundError: `path` must be a .keras file. Received: 'model.h5', which is no file.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"`path` must be a .keras file. Received: {str(path)!r}, which is no file.")
     if path.suffix != ".keras":
         raise ValueError(
-            f"`path` must end in .keras. Received: {str(path)!r}. Load an .h5 file or a SavedModel with the Keras "
-            "version that wrote it, then save it as .keras."
+            f"`path` must end in .keras. Received: {str(path)!r}. Load an .h5 file or a SavedModel with the "
+            "Keras version that wrote it, then save it as .keras."
         )
     import keras
 

@@ -31,15 +31,17 @@ class _ColumnScaler:
         x = np.asarray(x_train)
         if x.ndim < 2 or x.size == 0 or x.dtype.kind not in "biuf":
             raise ValueError(
-                "`x_train` must be an array of numbers with at least one row and the columns on its last axis. "
+                "`x_train` must be an array of numbers, its rows first and its columns last. "
                 f"Received: shape {x.shape}, dtype {x.dtype}"
             )
         rows = x.reshape(-1, x.shape[-1])
         _refuse_non_finite("x_train", rows)
         shift, scale = cls._statistics(rows.astype(np.float64))
-        # The spread of a constant column is 0, or rounding dust: dividing by it would make NaN or noise.
-        dust = 16 * np.finfo(np.float64).eps * np.abs(rows).max(axis=0)
-        return cls(shift, np.where(scale <= dust, 1.0, scale))
+        # The deviation of a constant column comes out as rounding dust, not 0: look at its range instead.
+        dust = (
+            4 * np.finfo(rows.dtype if rows.dtype.kind == "f" else np.float64).eps * np.abs(rows).max(axis=0)
+        )
+        return cls(shift, np.where(np.ptp(rows, axis=0) <= dust, 1.0, scale))
 
     @staticmethod
     def _statistics(rows: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
@@ -54,8 +56,19 @@ class _ColumnScaler:
         return self._affine(x, lambda x, shift, scale: x * scale + shift)
 
     def layer(self) -> Any:
-        """Return the same scaling as a `keras.layers.Normalization`, saved and loaded with its model."""
+        """Return the same scaling as a `keras.layers.Normalization`, saved and loaded with its model.
+
+        Raises:
+            ValueError: A column varies so little that the layer, which works in float32, would not see it.
+        """
         import keras
+
+        if self.scale.min() < 1e-6:
+            column = int(self.scale.argmin())
+            raise ValueError(
+                f"`x_train` must vary by more than 1e-6 for a layer. Received: column {column} varies by "
+                f"{self.scale[column]:.3g}; give it in a smaller unit"
+            )
 
         return keras.layers.Normalization(axis=-1, mean=self.shift, variance=np.square(self.scale))
 

@@ -4,6 +4,8 @@
 `model.fit` spends most of its time around the arithmetic and not in it. `fit_many` trains many models at once.
 """
 
+import contextlib
+import json
 import math
 import os
 import random
@@ -11,7 +13,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,9 @@ Logs = dict[str, Any]
 
 CALL_SECONDS = 0.3  # what one compiled call may take: the progress bar and Ctrl-C wait no longer
 XLA_STEPS = 1500  # fewer steps than this in all do not earn back the time that XLA needs to compile them
-RESIDENT_BYTES: int | None = None  # more data than this is fed in blocks; None: half of the device's free memory
+RESIDENT_BYTES: int | None = (
+    None  # more data than this is fed in blocks; None: half of the device's free memory
+)
 MANY_EPOCHS = 50  # more epochs than this share one progress bar
 
 
@@ -85,7 +89,6 @@ def fit(
     """
     _check_model(model)
     table = _table(x, y, sample_weight, class_weight)
-    rows: Rows = np.arange(len(table))
     validation = None
     if validation_data is not None:
         validation_x, validation_y, validation_weight = keras.utils.unpack_x_y_sample_weight(validation_data)
@@ -97,25 +100,110 @@ def fit(
                 f"`validation_split` must leave rows on both sides of n={len(table)}. Received: {validation_split}"
             )
         table, validation = table.take(slice(kept)), table.take(slice(kept, None))
-        rows = rows[:kept]
     for part in (table, validation):
         if part is not None:
             _check_targets(model, part)
-    batch_size = _check_batch_size(batch_size)
-    job = _Job(
+    training_feed = _Feed(table, _check_batch_size(batch_size))
+    validation_feed = training_feed if validation is None else _Feed(validation, training_feed.batch_size)
+    member = _Member(
+        0,
+        "the model",
         model,
-        _Feed(table, batch_size),
-        rows,
-        None if validation is None else _Feed(validation, batch_size),
-        None if validation is None else np.arange(len(validation)),
-        epochs=epochs,
-        initial_epoch=initial_epoch,
-        shuffle=shuffle,
-        seed=_seed(),
-        callbacks=_check_callbacks(callbacks),
-        jit=jit,
+        np.arange(len(table)),
+        np.arange(0 if validation is None else len(validation)),
+        _check_callbacks(callbacks),
     )
-    return job.run(_Progress(verbose, epochs))
+    settings = _Settings(epochs, initial_epoch, shuffle, _seed(), jit)
+    return _Job(member, training_feed, validation_feed, settings).run(_Progress(verbose, epochs))
+
+
+def fit_many(
+    models: Sequence[keras.Model],
+    x: Any,
+    y: Any,
+    splits: Sequence[tuple[Any, Any]],
+    *,
+    names: Sequence[str] | None = None,
+    batch_size: int | None = 32,
+    epochs: int = 1,
+    verbose: str | int = "auto",
+    callbacks: Any = None,
+    shuffle: bool = True,
+    class_weight: dict[int, float] | None = None,
+    sample_weight: Any = None,
+    initial_epoch: int = 0,
+    jit: bool | str = "auto",
+) -> list[keras.callbacks.History]:
+    """Train many models at once, each on its own rows of one copy of the data.
+
+    For k-fold cross-validation, many seeds, a grid of learning rates. Each model gets the numbers that `fit` alone
+    gives it on its rows, to float32 rounding. Models of one architecture are trained as one, their weights
+    stacked, where that is exact; the others run one after another.
+
+    Args:
+        models: Compiled models.
+        x: Array, SciPy sparse matrix, or list, tuple or dict of such, for all models.
+        y: Targets, likewise.
+        splits: For each model the numbers of its training rows and of its validation rows (None or empty: none).
+        names: What to call the models in messages; "model 1", "model 2", ... by default.
+        batch_size: Rows a step.
+        epochs: Epoch at which to stop.
+        verbose: As in `fit`; the metrics shown are means over the models.
+        callbacks: A function from a model's position in `models` to its list of callbacks, or one list a model:
+            no two models can share a callback.
+        shuffle: Draw a new order each epoch. Every model draws it from the same seed and epoch, as `fit` would.
+        class_weight: Weight of each class, by number, in training.
+        sample_weight: Weight of each row, in training and validation.
+        initial_epoch: Epoch at which to start.
+        jit: Use XLA: True, False, or "auto" (where it pays).
+
+    Returns:
+        A History a model.
+
+    Raises:
+        ValueError: Input that cannot be right, before any training, or splits that are not row numbers of x.
+        TypeError: A dataset or generator, or a callback that needs every batch or is shared.
+        FloatingPointError: A model's weights are no longer finite after an epoch.
+
+    >>> x, y = np.eye(4), np.ones(4)
+    >>> models = [keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)]) for _ in range(2)]
+    >>> for model in models:
+    ...     model.compile("sgd", loss="mse")
+    >>> histories = fit_many(models, x, y, [([0, 1], [2, 3]), ([2, 3], [0, 1])], epochs=2, verbose=0)
+    >>> [sorted(history.history) for history in histories]
+    [['loss', 'val_loss'], ['loss', 'val_loss']]
+    """
+    table = _table(x, y, sample_weight)
+    batch_size = _check_batch_size(batch_size)
+    for model in models:
+        _check_model(model)
+        _check_targets(model, table)
+    return _fit_many(
+        models,
+        table,
+        _check_splits(splits, len(models), len(table)),
+        list(names) if names is not None else [f"model {i + 1}" for i in range(len(models))],
+        _check_many_callbacks(callbacks, len(models)),
+        batch_size=batch_size,
+        verbose=verbose,
+        class_weight=class_weight,
+        settings=_Settings(epochs, initial_epoch, shuffle, _seed(), jit),
+    )
+
+
+@dataclass(frozen=True)
+class _Settings:
+    epochs: int
+    initial_epoch: int
+    shuffle: bool
+    seed: int
+    jit: bool | str
+
+    def use_xla(self, model: keras.Model, table: "_Table", steps: int) -> bool:
+        """Say whether XLA pays for so many steps an epoch."""
+        if self.jit == "auto":
+            return _use_xla(model, table, steps * (self.epochs - self.initial_epoch))
+        return bool(self.jit)
 
 
 # The data
@@ -143,9 +231,6 @@ class _Table:
         leaves = [leaf[rows] for leaf in self.leaves]
         return _Table(keras.tree.pack_sequence_as(self.structure, leaves), leaves)
 
-    def upload(self) -> list[tuple[tf.Tensor, ...]]:
-        return [tuple(tf.convert_to_tensor(part) for part in _parts(leaf)) for leaf in self.leaves]
-
     def signature(self) -> list[tuple[tf.TensorSpec, ...]]:
         return [
             tuple(tf.TensorSpec((None, *part.shape[1:]), _tensor_dtype(part)) for part in _parts(leaf))
@@ -155,10 +240,16 @@ class _Table:
     def batch(self, tensors: Sequence[tuple[tf.Tensor, ...]], indices: tf.Tensor) -> Any:
         """Gather rows, inside a graph: tensors as `upload` makes them, indices of shape `(batch_size,)`."""
         leaves = [
-            _sparse_batch(*parts, indices, leaf.shape[1]) if scipy.sparse.issparse(leaf) else tf.gather(*parts, indices)
+            _sparse_batch(*parts, indices, leaf.shape[1])
+            if scipy.sparse.issparse(leaf)
+            else tf.gather(*parts, indices)
             for leaf, parts in zip(self.leaves, tensors, strict=True)
         ]
         return keras.tree.pack_sequence_as(self.structure, leaves)
+
+
+def _upload(leaves: list[Any]) -> list[tuple[tf.Tensor, ...]]:
+    return [tuple(tf.convert_to_tensor(part) for part in _parts(leaf)) for leaf in leaves]
 
 
 def _parts(leaf: Any) -> tuple[npt.NDArray[Any], ...]:
@@ -176,7 +267,9 @@ def _sparse_batch(
     positions = tf.ragged.range(tf.gather(row_splits, indices), tf.gather(row_splits, indices + 1))
     places = positions.flat_values
     coordinates = [positions.value_rowids(), tf.cast(tf.gather(columns, places), tf.int64)]
-    return tf.SparseTensor(tf.stack(coordinates, axis=1), tf.gather(values, places), (tf.shape(indices)[0], width))
+    return tf.SparseTensor(
+        tf.stack(coordinates, axis=1), tf.gather(values, places), (tf.shape(indices)[0], width)
+    )
 
 
 def _table(x: Any, y: Any, sample_weight: Any, class_weight: Any = None, prefix: str = "") -> _Table:
@@ -227,7 +320,9 @@ def _convert(name: str, value: Any) -> Any:
     if leaf.dtype == object and all(isinstance(item, str) for item in leaf.flat):
         leaf = leaf.astype(str)
     if leaf.dtype.kind not in "biufUS" or not leaf.ndim:
-        raise ValueError(f"`{name}` must be an array of numbers. Received: shape {leaf.shape}, dtype {leaf.dtype}")
+        raise ValueError(
+            f"`{name}` must be an array of numbers. Received: shape {leaf.shape}, dtype {leaf.dtype}"
+        )
     if leaf.dtype.kind == "f":
         if leaf.dtype != keras.config.floatx():
             leaf = leaf.astype(keras.config.floatx())
@@ -237,7 +332,9 @@ def _convert(name: str, value: Any) -> Any:
 
 def _check_finite(name: str, leaf: Any) -> None:
     numbers = leaf.data if scipy.sparse.issparse(leaf) else leaf
-    rows = max(1, 4_000_000 * len(numbers) // max(1, numbers.size))  # a mask of all of x could fill the memory
+    rows = max(
+        1, 4_000_000 * len(numbers) // max(1, numbers.size)
+    )  # a mask of all of x could fill the memory
     for start in range(0, len(numbers), rows):
         finite = np.isfinite(numbers[start : start + rows])
         if not finite.all():
@@ -253,7 +350,9 @@ def _check_finite(name: str, leaf: Any) -> None:
 def _class_weights(y: Any, class_weight: dict[int, float]) -> npt.NDArray[Any]:
     """Translate to a weight a row, as `model.fit` does."""
     if y is None or keras.tree.is_nested(y):
-        raise ValueError("`class_weight` must go with a single array of labels. Received: none or several outputs")
+        raise ValueError(
+            "`class_weight` must go with a single array of labels. Received: none or several outputs"
+        )
     for key, weight in class_weight.items():
         if isinstance(key, str) or key != int(key):
             raise ValueError(f"`class_weight` must have whole numbers as keys. Received: {key!r}")
@@ -270,11 +369,13 @@ def _class_weights(y: Any, class_weight: dict[int, float]) -> npt.NDArray[Any]:
 class _Feed:
     """A table on the device: the whole of it where it fits, else block after block."""
 
-    def __init__(self, table: _Table, batch_size: int) -> None:
+    def __init__(
+        self, table: _Table, batch_size: int, resident: list[tuple[tf.Tensor, ...]] | None = None
+    ) -> None:
         self.table = table
         self.batch_size = batch_size
         budget = _free_bytes() // 2 if RESIDENT_BYTES is None else RESIDENT_BYTES
-        self.resident = table.upload() if table.nbytes <= budget else None
+        self.resident = resident or (_upload(table.leaves) if table.nbytes <= budget else None)
         if self.resident is None:
             self.block_steps = max(1, budget * len(table) // (4 * table.nbytes * batch_size))
             warnings.warn(
@@ -289,7 +390,9 @@ class _Feed:
         block_steps = steps if self.resident else min(steps, self.block_steps)
         for start in range(0, steps, max(1, block_steps)):
             stop = min(start + block_steps, steps)
-            yield self._block(rows[start * self.batch_size : stop * self.batch_size], block_steps, self.batch_size)
+            yield self._block(
+                rows[start * self.batch_size : stop * self.batch_size], block_steps, self.batch_size
+            )
         rest = rows[steps * self.batch_size :]
         if len(rest):
             yield self._block(rest, 1, len(rest))
@@ -299,7 +402,11 @@ class _Feed:
         if self.resident:
             return self.resident, tf.convert_to_tensor(rows.reshape(steps, size)), count
         padded = np.resize(rows, steps * size)  # a short last block must not be compiled anew
-        return self.table.take(padded).upload(), tf.convert_to_tensor(np.arange(steps * size).reshape(steps, size)), count
+        return (
+            _upload(self.table.take(padded).leaves),
+            tf.convert_to_tensor(np.arange(steps * size).reshape(steps, size)),
+            count,
+        )
 
 
 def _free_bytes() -> int:
@@ -307,7 +414,9 @@ def _free_bytes() -> int:
     if tf.config.list_logical_devices("GPU"):
         from tensorflow.python.client import device_lib  # the only place that tells a GPU's memory
 
-        limit = max(device.memory_limit for device in device_lib.list_local_devices() if device.device_type == "GPU")
+        limit = max(
+            device.memory_limit for device in device_lib.list_local_devices() if device.device_type == "GPU"
+        )
         return int(limit - tf.config.experimental.get_memory_info("GPU:0")["current"])
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
@@ -322,7 +431,9 @@ def _free_bytes() -> int:
 class _Steps:
     """Many steps in one compiled call."""
 
-    def __init__(self, step: Callable[[Any], Any], feed: _Feed, jit: Callable[[int], bool], rows: int) -> None:
+    def __init__(
+        self, step: Callable[[Any], Any], feed: _Feed, jit: Callable[[int], bool], rows: int
+    ) -> None:
         self.step = tf.function(  # of any batch size: the uneven last batch is not traced again
             lambda tensors, indices: step(feed.table.batch(tensors, indices)),
             input_signature=[feed.table.signature(), tf.TensorSpec((None,), tf.int64)],
@@ -364,8 +475,7 @@ class _Steps:
         except tf.errors.OpError as error:  # XLA compiles before it computes: the model is as it was
             if not jit:
                 raise
-            reason = str(error.message).strip().splitlines()[0]
-            warnings.warn(f"XLA cannot compile this model, so the plain graph runs: {reason}", stacklevel=6)
+            _warn_no_xla(error)
             self.jit = lambda _: False
             self.functions[size] = self._compile(jit=False)
             return self.functions[size](*arguments)
@@ -385,79 +495,83 @@ class _Steps:
         return function.get_concrete_function(self.feed.table.signature(), order, number, number)
 
 
+def _warn_no_xla(error: tf.errors.OpError) -> None:
+    reason = str(error.message).strip().splitlines()[0][:200]
+    warnings.warn(f"XLA cannot compile this model, so the plain graph runs: {reason}", stacklevel=7)
+
+
 class _Job:
     """The training of one model on rows of a feed."""
 
-    def __init__(
-        self,
-        model: keras.Model,
-        feed: _Feed,
-        rows: Rows,
-        validation_feed: _Feed | None,
-        validation_rows: Rows | None,
-        *,
-        epochs: int,
-        initial_epoch: int,
-        shuffle: bool,
-        seed: int,
-        callbacks: list[keras.callbacks.Callback],
-        jit: bool | str,
-    ) -> None:
-        self.model = model
-        self.rows = rows
-        self.validation_rows = validation_rows
-        self.epochs = epochs
-        self.initial_epoch = initial_epoch
-        self.shuffle = shuffle
-        self.seed = seed
-        self.callbacks = callbacks
+    def __init__(self, member: "_Member", training: _Feed, validation: _Feed, settings: _Settings) -> None:
+        self.member = member
+        self.settings = settings
+        model = member.model
 
         def use_xla(steps: int) -> bool:
-            return _use_xla(model, feed.table, steps * (epochs - initial_epoch)) if jit == "auto" else bool(jit)
+            return settings.use_xla(model, training.table, steps)
 
-        self.train = _Steps(model.train_step, feed, use_xla, len(rows))
-        self.test = None
-        if validation_feed is not None and validation_rows is not None:
-            self.test = _Steps(model.test_step, validation_feed, use_xla, len(validation_rows))
+        self.train = _Steps(model.train_step, training, use_xla, len(member.rows))
+        self.test = _Steps(model.test_step, validation, use_xla, len(member.validation_rows))
         self.finite = tf.function(lambda: _all_finite(model.weights), autograph=False)
 
     def run(self, progress: "_Progress") -> keras.callbacks.History:
-        model = self.model
-        callbacks = keras.callbacks.CallbackList(
-            self.callbacks, add_history=True, model=model, verbose=progress.verbose, epochs=self.epochs,
-            steps=self.train.count,
-        )  # fmt: skip
+        member, settings, model = self.member, self.settings, self.member.model
+        callbacks = _callback_list(member, progress, settings.epochs, self.train.count)
         model.stop_training = False
         callbacks.on_train_begin()
+        progress.start(member.name)
         logs: Logs = {}
-        for epoch in range(model._initial_epoch or self.initial_epoch, self.epochs):  # BackupAndRestore sets it
+        for epoch in range(
+            model._initial_epoch or settings.initial_epoch, settings.epochs
+        ):  # BackupAndRestore sets it
             model.reset_metrics()
             callbacks.on_epoch_begin(epoch)
             progress.begin(epoch, self.train.count)
-            order = _order(self.rows, self.seed, epoch, self.shuffle)
-            logs = _epoch_logs(model, self.train(order, progress.step))
-            _end_batches(self.callbacks, self.train.count - 1, logs)
-            if self.test is not None and self.validation_rows is not None:
+            logs = _epoch_logs(model, self.train(_order(member.rows, settings, epoch), progress.step))
+            _end_batches(member.callbacks, self.train.count - 1, logs)
+            if len(member.validation_rows):
                 callbacks.on_test_begin()
                 model.reset_metrics()
-                test_logs = _epoch_logs(model, self.test(self.validation_rows, progress.wait))
+                test_logs = _epoch_logs(model, self.test(member.validation_rows, progress.wait))
                 callbacks.on_test_end(test_logs)
                 logs |= {f"val_{name}": value for name, value in test_logs.items()}
             if not model.stop_training and not self.finite():
-                raise FloatingPointError(_non_finite(epoch))
+                raise FloatingPointError(_non_finite(member.name, epoch))
             callbacks.on_epoch_end(epoch, logs)
             progress.end(logs)
             if model.stop_training:
                 break
         progress.close()
-        if isinstance(model.optimizer, keras.optimizers.Optimizer) and self.epochs > 0:
-            model.optimizer.finalize_variable_values(model.trainable_weights)
+        _finalize(model)
         callbacks.on_train_end(logs)
         return model.history
 
 
-def _order(rows: Rows, seed: int, epoch: int, shuffle: bool) -> Rows:
-    return np.random.default_rng([seed, epoch]).permutation(rows) if shuffle else rows
+def _callback_list(
+    member: "_Member", progress: "_Progress", epochs: int, steps: int
+) -> keras.callbacks.CallbackList:
+    return keras.callbacks.CallbackList(
+        member.callbacks,
+        add_history=True,
+        model=member.model,
+        verbose=progress.verbose,
+        epochs=epochs,
+        steps=steps,
+    )
+
+
+def _finalize(model: keras.Model) -> None:
+    """Let a moving average overwrite the weights, as `model.fit` does when it ends."""
+    if isinstance(model.optimizer, keras.optimizers.Optimizer):
+        model.optimizer.finalize_variable_values(model.trainable_weights)
+
+
+def _order(rows: Rows, settings: _Settings, epoch: int) -> Rows:
+    """Order rows of shape `(..., n)`: the same order for all that have n rows."""
+    if not settings.shuffle:
+        return rows
+    return rows[..., np.random.default_rng([settings.seed, epoch]).permutation(rows.shape[-1])]
 
 
 def _seed() -> int:
@@ -466,13 +580,15 @@ def _seed() -> int:
 
 
 def _all_finite(weights: list[Any]) -> tf.Tensor:
-    floats = [tf.convert_to_tensor(weight) for weight in weights if keras.backend.is_float_dtype(weight.dtype)]
+    floats = [
+        tf.convert_to_tensor(weight) for weight in weights if keras.backend.is_float_dtype(weight.dtype)
+    ]
     return tf.reduce_all([tf.reduce_all(tf.math.is_finite(weight)) for weight in floats])
 
 
-def _non_finite(epoch: int) -> str:
+def _non_finite(name: str, epoch: int) -> str:
     return (
-        f"The weights must stay finite. Received: NaN or infinity after epoch {epoch + 1} "
+        f"The weights of {name} must stay finite. Received: NaN or infinity after epoch {epoch + 1} "
         "(a smaller learning rate, or clipnorm, often helps)"
     )
 
@@ -485,20 +601,628 @@ def _epoch_logs(model: keras.Model, logs: Any) -> Logs:
 
 
 def _to_floats(logs: Any) -> Logs:
-    return {name: float(value) if np.size(value) == 1 else np.asarray(value) for name, value in sorted(logs.items())}
+    return {
+        name: float(value) if np.size(value) == 1 else np.asarray(value)
+        for name, value in sorted(logs.items())
+    }
 
 
 def _use_xla(model: keras.Model, table: _Table, steps: int) -> bool:
     """Say whether XLA pays: from the model and the number of steps, never from timings, so that runs repeat."""
     layers = list(model._flatten_layers())
     strings = any(_parts(leaf)[0].dtype.kind in "US" for leaf in table.leaves)
-    if table.sparse or strings or tf.config.experimental.is_op_determinism_enabled():
+    if table.sparse or strings:
         return False
     if not all(layer.supports_jit for layer in layers):
         return False
     if tf.config.list_logical_devices("GPU"):
         return True
-    return steps >= XLA_STEPS and not any(isinstance(layer, keras.src.layers.convolutional.base_conv.BaseConv) for layer in layers)
+    return steps >= XLA_STEPS and not any(
+        isinstance(layer, keras.src.layers.convolutional.base_conv.BaseConv) for layer in layers
+    )
+
+
+# Many models
+
+
+def _fit_many(
+    models: Sequence[keras.Model],
+    table: _Table,
+    splits: list[tuple[Rows, Rows]],
+    names: list[str],
+    callbacks: list[list[keras.callbacks.Callback]],
+    *,
+    batch_size: int,
+    verbose: str | int,
+    class_weight: dict[int, float] | None,
+    settings: _Settings,
+    finished: Callable[[int], None] = lambda _: None,
+) -> list[keras.callbacks.History]:
+    """Train the models in groups; `finished` hears of each model that has its final weights."""
+    validation = _Feed(table, batch_size)
+    training = validation
+    if class_weight is not None:
+        weighted = _weighted(table, class_weight)
+        # The weights come last in the structure, so the arrays before them are there already.
+        shared = validation.resident and [
+            *validation.resident,
+            *_upload(weighted.leaves[len(table.leaves) :]),
+        ]
+        training = _Feed(weighted, batch_size, shared)
+    groups: dict[Any, list[_Member]] = {}
+    for i, model in enumerate(models):
+        member = _Member(i, names[i], model, *splits[i], callbacks[i])
+        steps = math.ceil(len(member.rows) / batch_size)
+        alike = _fingerprint(model) if training.resident and not table.sparse else None
+        key = i if alike is None else (alike, steps, len(member.validation_rows) > 0)
+        groups.setdefault(key, []).append(member)
+    progress = _Progress(verbose, settings.epochs, jobs=len(groups))
+    for members in groups.values():
+        try:
+            if len(members) == 1:
+                raise _CannotStackError
+            _run_stacked(_Stack(members, training, validation, settings), settings, progress, finished)
+        except _CannotStackError:
+            for member in members:
+                _Job(member, training, validation, settings).run(progress)
+                finished(member.index)
+    return [model.history for model in models]
+
+
+def _weighted(table: _Table, class_weight: dict[int, float]) -> _Table:
+    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(table.structure)
+    if sample_weight is not None:
+        raise ValueError("`class_weight` must be None where `sample_weight` is given. Received: both")
+    structure = (x, y, _class_weights(y, class_weight))
+    return _Table(structure, keras.tree.flatten(structure))
+
+
+class _CannotStackError(Exception):
+    """These models must be trained one by one."""
+
+
+@dataclass(eq=False)
+class _Member:
+    """A model and what it is trained on."""
+
+    index: int
+    name: str
+    model: keras.Model
+    rows: Rows
+    validation_rows: Rows  # empty: no validation
+    callbacks: list[keras.callbacks.Callback]
+
+
+def _run_stacked(
+    stack: "_Stack", settings: _Settings, progress: "_Progress", finished: Callable[[int], None]
+) -> None:
+    lists = {
+        member: _callback_list(member, progress, settings, stack.training.steps) for member in stack.members
+    }
+    for member, callbacks in lists.items():
+        member.model.stop_training = False
+        callbacks.on_train_begin()
+    active = list(stack.members)
+    last: dict[_Member, Logs] = {}
+    try:
+        for epoch in range(settings.initial_epoch, settings.epochs):
+            for member in active:
+                lists[member].on_epoch_begin(epoch)
+            progress.begin(epoch, stack.training.steps)
+            if stack.writes:
+                stack.load()
+            logs, test_logs, finite = stack.epoch(epoch, progress)
+            if stack.reads:
+                stack.store(active)
+            for member in list(active):
+                i = stack.members.index(member)
+                last[member] = {name: float(values[i]) for name, values in logs.items()}
+                _end_batches(member.callbacks, stack.training.steps - 1, last[member])
+                if test_logs:
+                    member_logs = {name: float(values[i]) for name, values in test_logs.items()}
+                    lists[member].on_test_begin()
+                    lists[member].on_test_end(member_logs)
+                    last[member] |= {f"val_{name}": value for name, value in member_logs.items()}
+                if not member.model.stop_training and not finite[i]:
+                    raise FloatingPointError(_non_finite(member.name, epoch))
+                lists[member].on_epoch_end(epoch, last[member])
+            progress.end(
+                {name: float(np.mean([last[member][name] for member in active])) for name in last[active[0]]}
+            )
+            stopped = [member for member in active if member.model.stop_training]
+            if stopped:
+                stack.store(stopped)
+                for member in stopped:
+                    active.remove(member)
+                    _finish(member, lists[member], last[member], finished)
+            if not active:
+                break
+            if 2 * len(active) <= len(
+                stack.members
+            ):  # so that the stopped ones cost little, and compiling too
+                stack.store(active)
+                stack = stack.of(active)
+    finally:
+        stack.store(active)
+    for member in active:
+        _finish(member, lists[member], last.get(member, {}), finished)
+    progress.close()
+
+
+def _finish(
+    member: _Member, callbacks: keras.callbacks.CallbackList, logs: Logs, finished: Callable[[int], None]
+) -> None:
+    _finalize(member.model)
+    callbacks.on_train_end(logs)
+    finished(member.index)
+
+
+class _Batches:
+    """The batches of many models in step: full ones, then the rest, where sizes may differ.
+
+    Attributes:
+        full: Steps in which every model has a full batch.
+        rest: Number of the step, size of its batches and mask of the models that have such a batch.
+    """
+
+    def __init__(self, rows: list[Rows], batch_size: int) -> None:
+        self.rows = rows
+        self.batch_size = batch_size
+        self.steps = math.ceil(max(map(len, rows)) / batch_size)
+        self.full = min(map(len, rows)) // batch_size
+        sizes = {
+            step: [min(max(len(each) - step * batch_size, 0), batch_size) for each in rows]
+            for step in range(self.full, self.steps)
+        }
+        self.rest = [
+            (step, size, np.equal(of_step, size))
+            for step, of_step in sizes.items()
+            for size in sorted({*of_step} - {0})
+        ]
+        self.lengths = {n: [i for i, each in enumerate(rows) if len(each) == n] for n in set(map(len, rows))}
+        self.stacked = {n: np.stack([rows[i] for i in members]) for n, members in self.lengths.items()}
+
+    def order(self, settings: _Settings, epoch: int) -> tuple[Rows, list[Rows]]:
+        """Return row numbers, shape `(full, models, batch_size)`, and for each rest shape `(models, size)`."""
+        size = self.batch_size
+        full = np.empty((self.full, len(self.rows), size), np.int64)
+        rest = [np.zeros((len(self.rows), size), np.int64) for _, size, _ in self.rest]
+        for n, members in self.lengths.items():
+            rows = _order(self.stacked[n], settings, epoch)
+            full[:, members] = rows[:, : self.full * size].reshape(-1, self.full, size).transpose(1, 0, 2)
+            for (step, rest_size, mask), target in zip(self.rest, rest, strict=True):
+                if mask[members[0]]:
+                    target[members] = rows[:, step * size : step * size + rest_size]
+        return full, rest
+
+
+class _Stack:
+    """Equal models trained as one: each weight is stacked to shape `(models, size)`, for one optimizer.
+
+    Two axes, whatever the shape of the weight, so that a column of learning rates fits every weight. The forward
+    pass is the first model's, vectorized over the models.
+    """
+
+    def __init__(
+        self, members: list[_Member], training: "_Feed", validation: "_Feed", settings: _Settings
+    ) -> None:
+        self.members = members
+        self.feeds = training, validation
+        self.settings = settings
+        self.template = members[0].model
+        self.training = _Batches([member.rows for member in members], training.batch_size)
+        self.validation = None
+        if len(members[0].validation_rows):
+            self.validation = _Batches([member.validation_rows for member in members], training.batch_size)
+        if len(self.training.rest) + (len(self.validation.rest) if self.validation else 0) > 6:
+            raise _CannotStackError  # each size of a batch is compiled
+        callbacks = [callback for member in members for callback in member.callbacks]
+        if any(isinstance(callback, keras.callbacks.BackupAndRestore) for callback in callbacks):
+            raise _CannotStackError  # it decides where a model starts
+        self.reads = not all(_is_blind(callback) for callback in callbacks)
+        self.writes = not all(_is_blind(callback) or type(callback) in _READERS for callback in callbacks)
+        self.steps_per_call = 1
+        test_order = (
+            self.validation.order(replace(settings, shuffle=False), 0)
+            if self.validation
+            else (np.zeros(0), [])
+        )
+        self._test_order = _to_tensors(test_order)
+
+        table = training.table
+        _build(self.template, table)
+        for member in members:
+            if not member.model.optimizer.built:
+                member.model.optimizer.build(member.model.trainable_variables)
+        count = len(members)
+        self.shapes = [variable.shape for variable in self.template.trainable_variables]
+        self.weights = [
+            keras.Variable(np.stack(column).reshape(count, -1), name=f"stacked_{i}")
+            for i, column in enumerate(self._columns(lambda model: model.trainable_variables))
+        ]
+        self.state = [
+            tf.Variable(np.stack(column))
+            for column in self._columns(lambda model: model.non_trainable_variables)
+        ]
+        self.constants = [
+            tf.stack(column) for column in zip(*(_constants(member.model) for member in members), strict=True)
+        ]
+        self._stack_optimizer()
+        initial = [tf.convert_to_tensor(variable) for variable in self.template.metrics_variables]
+        self.empty_metrics = [tf.stack([value] * count) for value in initial]
+        self._compile(settings.use_xla(self.template, table, self.training.steps))
+
+    def of(self, members: list[_Member]) -> "_Stack":
+        return _Stack(members, *self.feeds, self.settings)
+
+    def _columns(self, variables: Callable[[keras.Model], list[Any]]) -> Iterator[list[npt.NDArray[Any]]]:
+        return map(
+            list,
+            zip(
+                *([variable.numpy() for variable in variables(member.model)] for member in self.members),
+                strict=True,
+            ),
+        )
+
+    def _stack_optimizer(self) -> None:
+        optimizers = [member.model.optimizer for member in self.members]
+        self.optimizer = type(optimizers[0]).from_config(optimizers[0].get_config())
+        self.rates = None
+        if isinstance(optimizers[0].get_config()["learning_rate"], float):
+            self.rates = tf.Variable(
+                np.stack([[float(optimizer.learning_rate)] for optimizer in optimizers]), dtype=tf.float32
+            )
+            self.optimizer.learning_rate = lambda: tf.convert_to_tensor(self.rates)
+        self.optimizer.build(self.weights)
+        self.slots = []  # a stacked variable of the optimizer, and that of each model
+        self.counters = []  # likewise, but equal in all models
+        for variable, column in zip(
+            self.optimizer.variables, zip(*map(_slots, optimizers), strict=True), strict=True
+        ):
+            values = [slot.numpy() for slot in column]
+            if variable.shape == (len(values), values[0].size):
+                variable.assign(np.stack(values).reshape(variable.shape))
+                self.slots.append((variable, column))
+            elif all(np.array_equal(value, values[0]) for value in values):
+                variable.assign(values[0])
+                self.counters.append((variable, column))
+            else:
+                raise _CannotStackError
+
+    def load(self) -> None:
+        """Take what callbacks have changed in the models."""
+        self._load()
+
+    def store(self, members: list[_Member]) -> None:
+        """Give the members their weights."""
+        self._store(tf.constant([member in members for member in self.members]))
+
+    def _pairs(self) -> list[tuple[Any, tuple[Any, ...]]]:
+        """Return each stacked variable with that of each model."""
+        models = [member.model for member in self.members]
+        weights = zip(
+            self.weights, zip(*(model.trainable_variables for model in models), strict=True), strict=True
+        )
+        state = zip(
+            self.state, zip(*(model.non_trainable_variables for model in models), strict=True), strict=True
+        )
+        return [*weights, *state, *self.slots]
+
+    def _compile(self, jit: bool) -> None:
+        template = self.template
+        training, validation = self.feeds
+        count = len(self.members)
+
+        def forward(arguments: Any, structure: Any, size: int, is_training: bool) -> Any:
+            weights, state, constants, metrics, leaves = arguments
+            mapping = zip(
+                [
+                    *template.trainable_variables,
+                    *template.non_trainable_variables,
+                    *template.metrics_variables,
+                ],
+                [*weights, *state, *metrics],
+                strict=True,
+            )
+            with _with_constants(template, constants), keras.StatelessScope(mapping) as scope:
+                data = keras.tree.pack_sequence_as(structure, leaves)
+                x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+                y_pred = template(x, training=is_training)
+                loss = template.compute_loss(x, y, y_pred, sample_weight, training=is_training)
+                template.metrics[0].update_state(loss, sample_weight=size)  # the tracker of the loss
+                template.compute_metrics(x, y, y_pred, sample_weight)
+                state = [scope.get_current_value(variable) for variable in template.non_trainable_variables]
+                metrics = [scope.get_current_value(variable) for variable in template.metrics_variables]
+            return loss, state, metrics
+
+        def vectorized(feed: _Feed, indices: tf.Tensor, weights: Any, metrics: Any, is_training: bool) -> Any:
+            leaves = [tf.gather(*parts, indices) for parts in feed.resident or []]
+            state = [tf.convert_to_tensor(variable) for variable in self.state]
+            return tf.vectorized_map(
+                lambda arguments: forward(arguments, feed.table.structure, indices.shape[1], is_training),
+                (weights, state, self.constants, metrics, leaves),
+                fallback_to_while_loop=False,
+            )
+
+        def weights() -> list[tf.Tensor]:
+            pairs = zip(self.weights, self.shapes, strict=True)
+            return [tf.reshape(variable, (count, *shape)) for variable, shape in pairs]
+
+        def train_step(indices: tf.Tensor, metrics: Any) -> Any:
+            values = weights()
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(values)
+                losses, state, metrics = vectorized(training, indices, values, metrics, is_training=True)
+                losses = self.optimizer.scale_loss(losses)
+            gradients = tape.gradient(
+                losses, values
+            )  # each loss depends on the weights of its own model alone
+            if any(gradient is None for gradient in gradients):
+                raise _CannotStackError
+            flat = [tf.reshape(gradient, (count, -1)) for gradient in gradients]
+            self.optimizer.apply_gradients(zip(flat, self.weights, strict=True))
+            for variable, value in zip(self.state, state, strict=True):
+                variable.assign(value)
+            return metrics
+
+        def test_step(indices: tf.Tensor, metrics: Any) -> Any:
+            return vectorized(validation, indices, weights(), metrics, is_training=False)[2]
+
+        def rest_of(
+            batches: _Batches, rest: Any, step: Any, metrics: Any, changed: list[Any], counters: list[Any]
+        ) -> Any:
+            """Take the steps in which not all models have the same number of rows, by those that have it."""
+            for i, (indices, (number, size, mask)) in enumerate(zip(rest, batches.rest, strict=True)):
+                before = [tf.identity(variable) for variable in changed]
+                counted = [tf.identity(counter) for counter in counters]
+                indices = tf.ensure_shape(indices, (count, size))
+                after = step(indices, metrics)
+                if mask.all():
+                    metrics = after
+                    continue
+                metrics = [_where(mask, new, old) for new, old in zip(after, metrics, strict=True)]
+                for variable, old in zip(changed, before, strict=True):
+                    variable.assign(_where(mask, variable, old))
+                if (
+                    i + 1 < len(batches.rest) and batches.rest[i + 1][0] == number
+                ):  # the same step, for others
+                    for counter, old in zip(counters, counted, strict=True):
+                        counter.assign(old)
+            return metrics
+
+        def loop(step: Any, order: tf.Tensor, start: Any, stop: Any, metrics: Any) -> Any:
+            return tf.while_loop(
+                lambda i, _: i < stop, lambda i, metrics: (i + 1, step(order[i], metrics)), (start, metrics)
+            )[1]
+
+        def results(metrics: Any) -> Any:
+            def of_model(values: Any) -> Any:
+                with keras.StatelessScope(zip(template.metrics_variables, values, strict=True)):
+                    return template.get_metrics_result()
+
+            return tf.vectorized_map(of_model, metrics, fallback_to_while_loop=False)
+
+        def train(order: tf.Tensor, start: tf.Tensor, stop: tf.Tensor, metrics: Any) -> Any:
+            return loop(train_step, order, start, stop, metrics)
+
+        def finish(rest: Any, test_order: Any, test_rest: Any, metrics: Any) -> Any:
+            changed = [*self.weights, *self.state, *(slot for slot, _ in self.slots)]
+            metrics = rest_of(
+                self.training, rest, train_step, metrics, changed, [counter for counter, _ in self.counters]
+            )
+            logs = results(metrics)
+            test_logs = {}
+            if self.validation is not None:
+                metrics = self.empty_metrics
+                if self.validation.full:
+                    metrics = loop(
+                        test_step, test_order, tf.constant(0), tf.constant(self.validation.full), metrics
+                    )
+                test_logs = results(rest_of(self.validation, test_rest, test_step, metrics, [], []))
+            floats = [
+                value for value in [*self.weights, *self.state] if keras.backend.is_float_dtype(value.dtype)
+            ]
+            finite = [
+                tf.reduce_all(tf.reshape(tf.math.is_finite(value), (count, -1)), axis=1) for value in floats
+            ]
+            return logs, test_logs, tf.reduce_all(finite, axis=0)
+
+        def load() -> None:
+            for stacked, column in self._pairs():
+                stacked.assign(
+                    tf.reshape(
+                        tf.stack([tf.convert_to_tensor(variable) for variable in column]), stacked.shape
+                    )
+                )
+            if self.rates is not None:
+                rates = [
+                    tf.convert_to_tensor(member.model.optimizer.learning_rate) for member in self.members
+                ]
+                self.rates.assign(tf.stack(rates)[:, None])
+
+        def store(chosen: tf.Tensor) -> None:
+            for stacked, column in self._pairs():
+                values = tf.unstack(tf.convert_to_tensor(stacked))
+                for i, (variable, value) in enumerate(zip(column, values, strict=True)):
+                    variable.assign(tf.where(chosen[i], tf.reshape(value, variable.shape), variable))
+            for shared, column in self.counters:
+                for i, variable in enumerate(column):
+                    variable.assign(tf.where(chosen[i], shared, variable))
+
+        def compiled(function: Any, *signature: Any) -> Any:
+            return tf.function(function, autograph=False, jit_compile=jit).get_concrete_function(*signature)
+
+        order, rest = self._order(0)
+        number = tf.constant(0)
+        try:
+            if self.training.full:
+                self._train = compiled(train, order, number, number, self.empty_metrics)
+            self._finish = compiled(finish, rest, *self._test_order, self.empty_metrics)
+        except (NotImplementedError, TypeError, ValueError) as error:
+            raise _CannotStackError from error  # an op that cannot be vectorized; training one by one shows other errors
+        self.jit = jit
+        self._load, self._store = tf.function(load, autograph=False), tf.function(store, autograph=False)
+
+    def _order(self, epoch: int) -> Any:
+        return _to_tensors(self.training.order(self.settings, epoch))
+
+    def epoch(self, epoch: int, progress: "_Progress") -> tuple[Logs, Logs, Any]:
+        """Train and validate; return the logs, with one value a model, and which models are finite."""
+        order, rest = self._order(epoch)
+        metrics = self.empty_metrics
+        done = 0
+        while done < self.training.full:
+            stop = min(done + self.steps_per_call, self.training.full)
+            started = time.perf_counter()
+            metrics = self._call("_train", order, tf.constant(done), tf.constant(stop), metrics)
+            metrics[0].numpy()  # waits for the device
+            pace = CALL_SECONDS / (time.perf_counter() - started)
+            self.steps_per_call = max(1, min(self.steps_per_call * 64, int((stop - done) * pace)))
+            done = stop
+            progress.step(done, {})
+        logs, test_logs, finite = self._call("_finish", rest, *self._test_order, metrics)
+        return _to_arrays(logs), _to_arrays(test_logs), finite.numpy()
+
+    def _call(self, name: str, *arguments: Any) -> Any:
+        try:
+            return getattr(self, name)(*arguments)
+        except tf.errors.OpError as error:  # XLA compiles before it computes: the weights are as they were
+            if not self.jit:
+                raise
+            _warn_no_xla(error)
+            self._compile(jit=False)
+            return getattr(self, name)(*arguments)
+
+
+def _is_blind(callback: keras.callbacks.Callback) -> bool:
+    """Say whether a callback looks at the logs alone."""
+    if type(callback) is keras.callbacks.EarlyStopping:
+        return not callback.restore_best_weights
+    return type(callback) in (
+        keras.callbacks.CSVLogger,
+        keras.callbacks.History,
+        keras.callbacks.TerminateOnNaN,
+    )
+
+
+_READERS = (
+    keras.callbacks.EarlyStopping,
+    keras.callbacks.ModelCheckpoint,
+)  # that change no weight in between
+
+
+def _to_tensors(order: tuple[Rows, list[Rows]]) -> tuple[tf.Tensor, list[tf.Tensor]]:
+    return tf.convert_to_tensor(order[0]), [tf.convert_to_tensor(rest) for rest in order[1]]
+
+
+def _to_arrays(logs: Any) -> Logs:
+    return {name: np.asarray(value) for name, value in sorted(logs.items())}
+
+
+def _where(mask: npt.NDArray[np.bool_], new: Any, old: Any) -> tf.Tensor:
+    new = tf.convert_to_tensor(new)
+    return tf.where(mask.reshape(-1, *[1] * (new.shape.rank - 1)), new, old)
+
+
+def _slots(optimizer: keras.optimizers.Optimizer) -> list[Any]:
+    return [variable for variable in optimizer.variables if variable is not optimizer.learning_rate]
+
+
+def _build(model: keras.Model, table: _Table) -> None:
+    """Create the variables of the metrics, which Keras makes when it sees the first batch."""
+    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(
+        table.batch(_upload(table.take([0]).leaves), tf.constant([0]))
+    )
+    y_pred = model(x, training=False)
+    model.compute_loss(x, y, y_pred, sample_weight, training=False)
+    model.compute_metrics(x, y, y_pred, sample_weight)
+    model.reset_metrics()
+
+
+def _normalizations(model: keras.Model) -> list[keras.layers.Normalization]:
+    return [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.Normalization)]
+
+
+def _constants(model: keras.Model) -> list[tf.Tensor]:
+    """Return what a Normalization layer knows and keeps in no variable."""
+    return [constant for layer in _normalizations(model) for constant in (layer.mean, layer.variance)]
+
+
+@contextlib.contextmanager
+def _with_constants(model: keras.Model, constants: list[tf.Tensor]) -> Iterator[None]:
+    layers, own = _normalizations(model), _constants(model)
+    try:
+        for layer, mean, variance in zip(layers, constants[::2], constants[1::2], strict=True):
+            layer.mean, layer.variance = mean, variance
+        yield
+    finally:
+        for layer, mean, variance in zip(layers, own[::2], own[1::2], strict=True):
+            layer.mean, layer.variance = mean, variance
+
+
+_ELEMENTWISE = [
+    getattr(keras.optimizers, name)
+    for name in ("SGD", "RMSprop", "Adam", "AdamW", "Adagrad", "Adadelta", "Adamax", "Nadam", "Ftrl", "Lion")
+]
+
+
+def _fingerprint(model: keras.Model) -> str | None:
+    """Describe what must be equal for models to be trained as one; None for a model that must go alone.
+
+    Weights, learning rates, seeds and the statistics of Normalization may differ.
+    """
+    optimizer = model.optimizer
+    layers = list(model._flatten_layers())
+    names = {layer.name: f"#{i}" for i, layer in enumerate(layers)}
+    alone = (
+        not model.built
+        or type(optimizer) not in _ELEMENTWISE
+        or any((optimizer.clipnorm, optimizer.global_clipnorm, optimizer.gradient_accumulation_steps))
+        or any("exclude_from_weight_decay" in name for name in vars(optimizer))
+        or any(variable.constraint is not None for variable in model.trainable_variables)
+        or not all(type(layer).__module__.startswith("keras.src.") for layer in layers)
+        or any(_keeps_state_elsewhere(layer) for layer in layers)
+    )
+    if alone:
+        return None
+    text = json.dumps(
+        [
+            type(model).__name__,
+            _anonymous(model.get_config(), names),
+            _anonymous(model.get_compile_config(), names),
+            [variable.trainable for variable in model.variables],
+        ],
+        sort_keys=True,
+        default=repr,
+    )
+    return (
+        None if '"function"' in text or "__lambda__" in text else text
+    )  # two functions of a name may differ
+
+
+def _keeps_state_elsewhere(layer: keras.Layer) -> bool:
+    module = type(layer).__module__
+    normalization = type(layer) in (keras.layers.Normalization, keras.layers.Rescaling)
+    return (
+        layer.activity_regularizer is not None
+        or isinstance(layer, keras.layers.Lambda)
+        or (module.startswith("keras.src.layers.preprocessing.") and not normalization)
+    )
+
+
+def _anonymous(config: Any, names: dict[str, str]) -> Any:
+    if isinstance(config, dict):
+        free = {"name", "seed", "shared_object_id"}
+        free |= {"mean", "variance"} if "invert" in config else set()
+        free |= {"learning_rate"} if isinstance(config.get("learning_rate"), float) else set()
+        return {
+            key: _anonymous(value, names)
+            for key, value in config.items()
+            if key not in free and not key.endswith("_initializer")
+        }
+    if isinstance(config, list | tuple):
+        return [_anonymous(item, names) for item in config]
+    return names.get(config, config) if isinstance(config, str) else config
 
 
 # Checks
@@ -508,7 +1232,9 @@ def _check_model(model: Any) -> None:
     if keras.backend.backend() != "tensorflow":
         raise RuntimeError(f"The Keras backend must be tensorflow. Received: {keras.backend.backend()}")
     if not isinstance(model, keras.Model) or not model.compiled:
-        raise ValueError("`model` must be a compiled keras.Model: call model.compile first. Received: an uncompiled one")
+        raise ValueError(
+            "`model` must be a compiled keras.Model: call model.compile first. Received: an uncompiled one"
+        )
     if model.run_eagerly:
         raise ValueError("`model` must be compiled with run_eagerly=False, or use model.fit. Received: True")
     if model.distribute_strategy is not tf.distribute.get_strategy() or tf.distribute.has_strategy():
@@ -534,6 +1260,48 @@ def _check_callbacks(callbacks: Any) -> list[keras.callbacks.Callback]:
     return list(keras.tree.flatten(callbacks)) if callbacks else []
 
 
+def _check_many_callbacks(callbacks: Any, count: int) -> list[list[keras.callbacks.Callback]]:
+    if callbacks is None:
+        return [[] for _ in range(count)]
+    if callable(callbacks):
+        callbacks = [callbacks(i) for i in range(count)]
+    if (
+        not isinstance(callbacks, list | tuple)
+        or len(callbacks) != count
+        or isinstance(callbacks[0], keras.callbacks.Callback)
+    ):
+        raise TypeError(
+            "`callbacks` must be a function from a model's position to its list of callbacks, "
+            f"or one list for each of the {count} models. Received: {callbacks!r}"
+        )
+    checked = [_check_callbacks(each) for each in callbacks]
+    everything = [id(callback) for each in checked for callback in each]
+    if len(set(everything)) < len(everything):
+        raise TypeError("`callbacks` must differ from model to model. Received: one callback for several")
+    return checked
+
+
+def _check_splits(splits: Sequence[tuple[Any, Any]], count: int, n: int) -> list[tuple[Rows, Rows]]:
+    splits = list(splits)
+    if len(splits) != count:
+        raise ValueError(
+            f"`splits` must have one pair for each of the {count} models. Received: {len(splits)}"
+        )
+    checked = []
+    for i, (rows, validation_rows) in enumerate(splits):
+        pair = np.asarray(rows), np.asarray([] if validation_rows is None else validation_rows)
+        for part in pair:
+            wrong = part.ndim != 1 or (
+                part.size and (part.dtype.kind not in "iu" or part.min() < 0 or part.max() >= n)
+            )
+            if wrong or not pair[0].size:
+                raise ValueError(
+                    f"`splits[{i}]` must hold row numbers from 0 to {n - 1}, at least one to train on. Received: {part!r}"
+                )
+        checked.append((pair[0].astype(np.int64), pair[1].astype(np.int64)))
+    return checked
+
+
 def _end_batches(callbacks: list[keras.callbacks.Callback], batch: int, logs: Logs) -> None:
     for callback in callbacks:
         if isinstance(callback, keras.callbacks.TerminateOnNaN):
@@ -546,13 +1314,18 @@ def _end_batches(callbacks: list[keras.callbacks.Callback], batch: int, logs: Lo
 class _Progress:
     """Keras's bar on a terminal, a line an epoch elsewhere; one bar for all epochs where there are many."""
 
-    def __init__(self, verbose: str | int, epochs: int) -> None:
+    def __init__(self, verbose: str | int, epochs: int, jobs: int = 1) -> None:
         terminal = sys.stdout.isatty() or "ipykernel" in sys.modules
         self.verbose = int(verbose) if verbose != "auto" else 1 if terminal else 2
         self.epochs = epochs
-        self.every = math.ceil(epochs / 20) if verbose == "auto" and epochs > MANY_EPOCHS else 1
+        self.every = math.ceil(epochs * jobs / 20) if verbose == "auto" and epochs * jobs > MANY_EPOCHS else 1
+        self.jobs = jobs
         self.one_bar = epochs > MANY_EPOCHS
         self.bar: Any = None
+
+    def start(self, name: str) -> None:
+        if self.verbose and self.jobs > 1:
+            print(name[:1].upper() + name[1:])
 
     def begin(self, epoch: int, steps: int) -> None:
         self.epoch = epoch
@@ -586,6 +1359,7 @@ class _Progress:
     def close(self) -> None:
         if self.bar is not None:
             print()
+            self.bar = None
 
 
 def _number(value: Any) -> str:

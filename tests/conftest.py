@@ -1,0 +1,39 @@
+"""Marks and fixtures that all tests share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+ROOT = Path(__file__).parent.parent
+
+
+def missing_real_data() -> list[str]:
+    """Return the data files that are in none of the usual folders; whether they are right, the tests find out."""
+    from toolkit.data import _FILES
+
+    home = os.environ.get("KERAS_HOME")
+    folders = [Path(folder, "datasets").expanduser() for folder in (home, "~/.keras") if folder]
+    files = [file for files in _FILES.values() for file in files]
+    return [file for file in files if not any((folder / file).is_file() for folder in folders)]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what cannot run here, and say why; where CI lends the data, a missing file is a failure."""
+    missing = missing_real_data()
+    if missing and not os.environ.get("RECIPES_REQUIRE_REAL_DATA"):
+        for item in items:
+            if item.get_closest_marker("real"):
+                item.add_marker(
+                    pytest.mark.skip(reason=f"no real data (scripts/download): {missing[0]}, ...")
+                )
+    if any(item.get_closest_marker("gpu") for item in items):
+        import tensorflow as tf
+
+        if not tf.config.list_physical_devices("GPU"):
+            for item in items:
+                if item.get_closest_marker("gpu"):
+                    item.add_marker(pytest.mark.skip(reason="TensorFlow sees no GPU"))
