@@ -76,7 +76,7 @@ def main(
     toolkit.plot_history(history, "accuracy").figure.savefig(run.path("accuracy.png"))
     best_epochs = int(np.argmax(history.history["val_accuracy"])) + 1
 
-    # 4. A fresh model on every training image, for the best number of epochs; then one look at the test images.
+    # 4. A fresh model on every training image, for the best number of epochs; one look at the test images.
     model = build_model(units, one_hot)
     toolkit.fit(model, x, encode(y), epochs=best_epochs, batch_size=batch_size)
     run.score(test_accuracy=model.evaluate(x_test, encode(y_test), verbose=0, return_dict=True)["accuracy"])

@@ -31,7 +31,8 @@ _ELSEWHERE = """
 import importlib, sys
 from toolkit import quiet
 quiet.hold()
-import keras, numpy
+import keras, numpy, tensorflow
+tensorflow.get_logger().setLevel("ERROR")
 recipe, folder, *paths = sys.argv[1:]
 importlib.import_module(recipe)  # registers its classes
 given = numpy.load(folder + "/given.npz")

@@ -32,6 +32,7 @@ XLA_STEPS = 1500  # fewer steps than this in all do not earn back the time that 
 RESIDENT_BYTES: int | None = (
     None  # more data than this is fed in blocks; None: half of the device's free memory
 )
+VALIDATION_ROWS = 1024  # stacked models validate on batches of so many rows: the means are the same
 MANY_EPOCHS = 50  # more epochs than this share one progress bar
 
 
@@ -513,7 +514,7 @@ class _Job:
 
         self.train = _Steps(model.train_step, training, use_xla, len(member.rows))
         self.test = _Steps(model.test_step, validation, use_xla, len(member.validation_rows))
-        self.finite = tf.function(lambda: _all_finite(model.weights), autograph=False)
+        self.finite: Any = None
 
     def run(self, progress: "_Progress") -> keras.callbacks.History:
         member, settings, model = self.member, self.settings, self.member.model
@@ -536,6 +537,8 @@ class _Job:
                 test_logs = _epoch_logs(model, self.test(member.validation_rows, progress.wait))
                 callbacks.on_test_end(test_logs)
                 logs |= {f"val_{name}": value for name, value in test_logs.items()}
+            if self.finite is None:  # the first epoch has built the model
+                self.finite = tf.function(lambda: _all_finite(model.weights)).get_concrete_function()
             if not model.stop_training and not self.finite():
                 raise FloatingPointError(_non_finite(member.name, epoch))
             callbacks.on_epoch_end(epoch, logs)
@@ -789,7 +792,7 @@ class _Batches:
         rest = [np.zeros((len(self.rows), size), np.int64) for _, size, _ in self.rest]
         for n, members in self.lengths.items():
             rows = _order(self.stacked[n], settings, epoch)
-            full[:, members] = rows[:, : self.full * size].reshape(-1, self.full, size).transpose(1, 0, 2)
+            full[:, members] = rows[:, : self.full * size].reshape(len(members), self.full, size).transpose(1, 0, 2)
             for (step, rest_size, mask), target in zip(self.rest, rest, strict=True):
                 if mask[members[0]]:
                     target[members] = rows[:, step * size : step * size + rest_size]
@@ -813,7 +816,10 @@ class _Stack:
         self.training = _Batches([member.rows for member in members], training.batch_size)
         self.validation = None
         if len(members[0].validation_rows):
-            self.validation = _Batches([member.validation_rows for member in members], training.batch_size)
+            rows = [member.validation_rows for member in members]
+            # Losses and metrics that are means are the same over larger batches, to rounding.
+            size = max(training.batch_size, VALIDATION_ROWS)
+            self.validation = _Batches(rows, size)
         if len(self.training.rest) + (len(self.validation.rest) if self.validation else 0) > 6:
             raise _CannotStackError  # each size of a batch is compiled
         callbacks = [callback for member in members for callback in member.callbacks]
@@ -891,11 +897,21 @@ class _Stack:
 
     def load(self) -> None:
         """Take what callbacks have changed in the models."""
-        self._load()
+        for stacked, column in self._pairs():
+            stacked.assign(np.stack([variable.numpy() for variable in column]).reshape(stacked.shape))
+        if self.rates is not None:
+            self.rates.assign([[float(member.model.optimizer.learning_rate)] for member in self.members])
 
     def store(self, members: list[_Member]) -> None:
         """Give the members their weights."""
-        self._store(tf.constant([member in members for member in self.members]))
+        chosen = [i for i, member in enumerate(self.members) if member in members]
+        for stacked, column in self._pairs():
+            values = stacked.numpy()
+            for i in chosen:
+                column[i].assign(values[i].reshape(column[i].shape))
+        for counter, column in self.counters:
+            for i in chosen:
+                column[i].assign(counter)
 
     def _pairs(self) -> list[tuple[Any, tuple[Any, ...]]]:
         """Return each stacked variable with that of each model."""
@@ -909,34 +925,44 @@ class _Stack:
         return [*weights, *state, *self.slots]
 
     def _compile(self, jit: bool) -> None:
-        template = self.template
+        template, settings = self.template, self.settings
         training, validation = self.feeds
         count = len(self.members)
 
+        variables = [
+            *template.trainable_variables,
+            *template.non_trainable_variables,
+            *template.metrics_variables,
+        ]
+
         def forward(arguments: Any, structure: Any, size: int, is_training: bool) -> Any:
+            """Take one model's step, up to the update of its weights: what `train_step` does, on given values."""
             weights, state, constants, metrics, leaves = arguments
-            mapping = zip(
-                [
-                    *template.trainable_variables,
-                    *template.non_trainable_variables,
-                    *template.metrics_variables,
-                ],
-                [*weights, *state, *metrics],
-                strict=True,
-            )
-            with _with_constants(template, constants), keras.StatelessScope(mapping) as scope:
+            mapping = zip(variables, [*weights, *state, *metrics], strict=True)
+            with (
+                tf.GradientTape(watch_accessed_variables=False) as tape,
+                _with_constants(template, constants),
+                keras.StatelessScope(mapping) as scope,
+            ):
+                tape.watch(weights)
                 data = keras.tree.pack_sequence_as(structure, leaves)
                 x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
                 y_pred = template(x, training=is_training)
                 loss = template.compute_loss(x, y, y_pred, sample_weight, training=is_training)
                 template.metrics[0].update_state(loss, sample_weight=size)  # the tracker of the loss
                 template.compute_metrics(x, y, y_pred, sample_weight)
+                loss = self.optimizer.scale_loss(loss)
                 state = [scope.get_current_value(variable) for variable in template.non_trainable_variables]
                 metrics = [scope.get_current_value(variable) for variable in template.metrics_variables]
-            return loss, state, metrics
+            if not is_training:
+                return metrics
+            gradients = [tf.convert_to_tensor(gradient) for gradient in tape.gradient(loss, weights)]
+            return gradients, state, metrics
 
-        def vectorized(feed: _Feed, indices: tf.Tensor, weights: Any, metrics: Any, is_training: bool) -> Any:
+        def vectorized(feed: _Feed, indices: tf.Tensor, metrics: Any, is_training: bool) -> Any:
             leaves = [tf.gather(*parts, indices) for parts in feed.resident or []]
+            pairs = zip(self.weights, self.shapes, strict=True)
+            weights = [tf.reshape(variable, (count, *shape)) for variable, shape in pairs]
             state = [tf.convert_to_tensor(variable) for variable in self.state]
             return tf.vectorized_map(
                 lambda arguments: forward(arguments, feed.table.structure, indices.shape[1], is_training),
@@ -944,21 +970,8 @@ class _Stack:
                 fallback_to_while_loop=False,
             )
 
-        def weights() -> list[tf.Tensor]:
-            pairs = zip(self.weights, self.shapes, strict=True)
-            return [tf.reshape(variable, (count, *shape)) for variable, shape in pairs]
-
         def train_step(indices: tf.Tensor, metrics: Any) -> Any:
-            values = weights()
-            with tf.GradientTape(watch_accessed_variables=False) as tape:
-                tape.watch(values)
-                losses, state, metrics = vectorized(training, indices, values, metrics, is_training=True)
-                losses = self.optimizer.scale_loss(losses)
-            gradients = tape.gradient(
-                losses, values
-            )  # each loss depends on the weights of its own model alone
-            if any(gradient is None for gradient in gradients):
-                raise _CannotStackError
+            gradients, state, metrics = vectorized(training, indices, metrics, is_training=True)
             flat = [tf.reshape(gradient, (count, -1)) for gradient in gradients]
             self.optimizer.apply_gradients(zip(flat, self.weights, strict=True))
             for variable, value in zip(self.state, state, strict=True):
@@ -966,7 +979,7 @@ class _Stack:
             return metrics
 
         def test_step(indices: tf.Tensor, metrics: Any) -> Any:
-            return vectorized(validation, indices, weights(), metrics, is_training=False)[2]
+            return vectorized(validation, indices, metrics, is_training=False)
 
         def rest_of(
             batches: _Batches, rest: Any, step: Any, metrics: Any, changed: list[Any], counters: list[Any]
@@ -1027,41 +1040,18 @@ class _Stack:
             ]
             return logs, test_logs, tf.reduce_all(finite, axis=0)
 
-        def load() -> None:
-            for stacked, column in self._pairs():
-                stacked.assign(
-                    tf.reshape(
-                        tf.stack([tf.convert_to_tensor(variable) for variable in column]), stacked.shape
-                    )
-                )
-            if self.rates is not None:
-                rates = [
-                    tf.convert_to_tensor(member.model.optimizer.learning_rate) for member in self.members
-                ]
-                self.rates.assign(tf.stack(rates)[:, None])
-
-        def store(chosen: tf.Tensor) -> None:
-            for stacked, column in self._pairs():
-                values = tf.unstack(tf.convert_to_tensor(stacked))
-                for i, (variable, value) in enumerate(zip(column, values, strict=True)):
-                    variable.assign(tf.where(chosen[i], tf.reshape(value, variable.shape), variable))
-            for shared, column in self.counters:
-                for i, variable in enumerate(column):
-                    variable.assign(tf.where(chosen[i], shared, variable))
-
-        def compiled(function: Any, *signature: Any) -> Any:
+        def compiled(function: Any, jit: bool, *signature: Any) -> Any:
             return tf.function(function, autograph=False, jit_compile=jit).get_concrete_function(*signature)
 
         order, rest = self._order(0)
         number = tf.constant(0)
         try:
             if self.training.full:
-                self._train = compiled(train, order, number, number, self.empty_metrics)
-            self._finish = compiled(finish, rest, *self._test_order, self.empty_metrics)
+                self._train = compiled(train, jit, order, number, number, self.empty_metrics)
+            self._finish = compiled(finish, jit and settings.use_xla(template, training.table, 1), rest, *self._test_order, self.empty_metrics)
         except (NotImplementedError, TypeError, ValueError) as error:
             raise _CannotStackError from error  # an op that cannot be vectorized; training one by one shows other errors
         self.jit = jit
-        self._load, self._store = tf.function(load, autograph=False), tf.function(store, autograph=False)
 
     def _order(self, epoch: int) -> Any:
         return _to_tensors(self.training.order(self.settings, epoch))
@@ -1195,9 +1185,9 @@ def _fingerprint(model: keras.Model) -> str | None:
         sort_keys=True,
         default=repr,
     )
-    return (
-        None if '"function"' in text or "__lambda__" in text else text
-    )  # two functions of a name may differ
+    # Two functions or classes of one name may differ, and a sum depends on the size of the batches.
+    foreign = ('"class_name": "function"', '"registered_name": "', "__lambda__", '"reduction": "sum"')
+    return None if any(mark in text for mark in foreign) else text
 
 
 def _keeps_state_elsewhere(layer: keras.Layer) -> bool:

@@ -1,0 +1,505 @@
+"""Measure the toolkit against what it stands beside, and print a Markdown table.
+
+Every figure comes from a process of its own; the two sides take turns, and medians are shown. Each side gives
+a number besides its time (a loss, an accuracy, a sum), and the table says whether the two agree.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+Side = Callable[[], tuple[float, float]]  # seconds, and the number to compare
+
+
+@dataclasses.dataclass
+class Benchmark:
+    """Two ways to do the same, and how closely their numbers must agree (None: they are not comparable)."""
+
+    title: str
+    ours: Side
+    baseline: Side
+    agree: float | None
+    whole: bool = False  # time and memory of the whole process, start-up and all
+
+
+def timed(work: Callable[[], float]) -> tuple[float, float]:
+    """Return the seconds that `work` takes and the number that it returns."""
+    start = time.perf_counter()
+    number = work()
+    return time.perf_counter() - start, number
+
+
+# Networks and data, as the books have them.
+
+
+def text_data(name: str, sparse: bool) -> tuple[Any, Any]:
+    import toolkit
+
+    (reviews, y), _ = getattr(toolkit.Data("real"), name)(num_words=10_000)
+    return toolkit.multi_hot(reviews, 10_000, sparse=sparse), y
+
+
+def compiled(layers: list[Any], loss: str, metric: str = "accuracy") -> Any:
+    import keras
+
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(layers)
+    model.compile(optimizer="rmsprop", loss=loss, metrics=[metric])
+    return model
+
+
+def mnist_mlp() -> Any:
+    from keras import Input, layers
+
+    hidden = [layers.Rescaling(1 / 255), layers.Flatten(), layers.Dense(512, activation="relu")]
+    return compiled(
+        [Input((28, 28)), *hidden, layers.Dense(10, activation="softmax")], "sparse_categorical_crossentropy"
+    )
+
+
+def text_mlp(units: int, classes: int) -> Any:
+    from keras import Input, layers
+
+    hidden = [layers.Dense(units, activation="relu") for _ in range(2)]
+    if classes == 1:
+        return compiled(
+            [Input((10_000,)), *hidden, layers.Dense(1, activation="sigmoid")], "binary_crossentropy"
+        )
+    output = layers.Dense(classes, activation="softmax")
+    return compiled([Input((10_000,)), *hidden, output], "sparse_categorical_crossentropy")
+
+
+def house_mlp(x_train: Any) -> Any:
+    import toolkit
+    from keras import Input, layers
+
+    hidden = [layers.Dense(64, activation="relu") for _ in range(2)]
+    scale = toolkit.Standardizer.fit(x_train).layer()
+    return compiled([Input(x_train.shape[1:]), scale, *hidden, layers.Dense(1)], "mse", "mae")
+
+
+def cnn() -> Any:
+    from keras import Input, layers
+
+    convolutions = [layers.Conv2D(32, 3, activation="relu"), layers.MaxPooling2D()]
+    convolutions += [layers.Conv2D(64, 3, activation="relu"), layers.MaxPooling2D(), layers.Flatten()]
+    head = layers.Dense(10, activation="softmax")
+    return compiled(
+        [Input((28, 28, 1)), layers.Rescaling(1 / 255), *convolutions, head],
+        "sparse_categorical_crossentropy",
+    )
+
+
+def lstm() -> Any:
+    from keras import Input, layers
+
+    return compiled(
+        [Input((100,)), layers.Embedding(1000, 32), layers.LSTM(32), layers.Dense(1, activation="sigmoid")],
+        "binary_crossentropy",
+    )
+
+
+# The same training by model.fit and by toolkit.fit. Without shuffling, so that the losses must agree.
+
+
+def fitting(prepare: Callable[[], tuple[Any, Any, Any, dict[str, Any]]], ours: bool) -> Side:
+    def side() -> tuple[float, float]:
+        import toolkit
+
+        model, x, y, options = prepare()
+        fit = (lambda *a, **k: toolkit.fit(model, *a, **k)) if ours else model.fit
+        return timed(lambda: fit(x, y, shuffle=False, verbose=0, **options).history["loss"][-1])
+
+    return side
+
+
+def prepare_mnist() -> tuple[Any, Any, Any, dict[str, Any]]:
+    import toolkit
+
+    (x, y), _ = toolkit.Data("real").mnist()
+    return mnist_mlp(), x, y, {"epochs": 5, "batch_size": 128}
+
+
+def prepare_imdb(sparse: bool) -> tuple[Any, Any, Any, dict[str, Any]]:
+    x, y = text_data("imdb", sparse)
+    return text_mlp(16, 1), x, y, {"epochs": 20, "batch_size": 512, "validation_split": 0.4}
+
+
+def prepare_reuters() -> tuple[Any, Any, Any, dict[str, Any]]:
+    x, y = text_data("reuters", False)
+    return text_mlp(64, 46), x, y, {"epochs": 20, "batch_size": 512, "validation_split": 1 / 9}
+
+
+def prepare_cnn() -> tuple[Any, Any, Any, dict[str, Any]]:
+    import toolkit
+
+    (x, y), _ = toolkit.Data("real").mnist()
+    return cnn(), x[:6000, ..., None], y[:6000], {"epochs": 3, "batch_size": 64}
+
+
+def prepare_lstm() -> tuple[Any, Any, Any, dict[str, Any]]:
+    import numpy as np
+
+    generator = np.random.default_rng(0)
+    x = generator.integers(0, 1000, (1500, 100)).astype("int32")
+    return lstm(), x, (x[:, -1] % 2).astype("float32"), {"epochs": 20, "batch_size": 32}
+
+
+def prepare_california() -> tuple[Any, Any, Any, dict[str, Any]]:
+    import toolkit
+
+    (x, y), _ = toolkit.Data("real").california_housing()
+    return house_mlp(x), x, y / 1e5, {"epochs": 10, "batch_size": 32, "validation_split": 0.2}
+
+
+def prepare_tiny() -> tuple[Any, Any, Any, dict[str, Any]]:
+    import toolkit
+
+    (x, y), _ = toolkit.Data("real").boston_housing()
+    return house_mlp(x), x, y, {"epochs": 1, "batch_size": 32}
+
+
+# Cross-validation.
+
+
+def boston() -> tuple[Any, Any]:
+    import toolkit
+
+    return tuple(toolkit.Data("real").boston_housing())[0]
+
+
+def validate_ours(folds: int = 4, repeats: int = 1, epochs: int = 500) -> Side:
+    def side() -> tuple[float, float]:
+        import numpy as np
+
+        import toolkit
+
+        x, y = boston()
+        splits = [split for r in range(repeats) for split in toolkit.kfold(len(x), folds, seed=r)]
+
+        def work() -> float:
+            models = [house_mlp(x[train]) for train, _ in splits]
+            options = {"epochs": epochs, "batch_size": 16, "shuffle": False, "verbose": 0}
+            histories = toolkit.fit_many(models, x, y, splits, **options)
+            return float(np.mean([history.history["val_mae"][4] for history in histories]))
+
+        return timed(work)
+
+    return side
+
+
+def validate_keras() -> tuple[float, float]:
+    import numpy as np
+
+    import toolkit
+
+    x, y = boston()
+
+    def work() -> float:
+        scores = []
+        for train, validation in toolkit.kfold(len(x), 4, seed=0):
+            model = house_mlp(x[train])
+            options = {"epochs": 500, "batch_size": 16, "shuffle": False, "verbose": 0}
+            data = (x[validation], y[validation])
+            scores.append(
+                model.fit(x[train], y[train], validation_data=data, **options).history["val_mae"][4]
+            )
+        return float(np.mean(scores))
+
+    return timed(work)
+
+
+def validate_sklearn() -> tuple[float, float]:
+    import warnings
+
+    import numpy as np
+    from sklearn.neural_network import MLPRegressor
+
+    import toolkit
+
+    x, y = boston()
+
+    def work() -> float:
+        scores = []
+        for train, validation in toolkit.kfold(len(x), 4, seed=0):
+            scale = toolkit.Standardizer.fit(x[train])
+            model = MLPRegressor((64, 64), batch_size=16, max_iter=500, n_iter_no_change=500, tol=0)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                model.fit(scale(x[train]), y[train])
+            scores.append(np.abs(model.predict(scale(x[validation])) - y[validation]).mean())
+        return float(np.mean(scores))
+
+    return timed(work)
+
+
+# Helpers, loaders, start-up.
+
+
+def vectorize(how: str) -> Side:
+    def side() -> tuple[float, float]:
+        import numpy as np
+
+        import toolkit
+
+        (reviews, _), _ = toolkit.Data("real").imdb(num_words=10_000)
+
+        def work() -> float:
+            if how == "sklearn":
+                from sklearn.preprocessing import MultiLabelBinarizer
+
+                return float(MultiLabelBinarizer(classes=range(10_000)).fit_transform(reviews).sum())
+            if how == "loop":
+                result = np.zeros((len(reviews), 10_000), dtype="float32")
+                for row, review in enumerate(reviews):
+                    result[row, review] = 1.0
+                return float(result.sum(dtype="float64"))
+            if how == "ours float32":
+                return float(toolkit.multi_hot(reviews, 10_000, dtype="float32").sum(dtype="float64"))
+            return float(toolkit.multi_hot(reviews, 10_000, sparse=how == "ours sparse").sum(dtype="float64"))
+
+        return timed(work)
+
+    return side
+
+
+def load_ours() -> tuple[float, float]:
+    import toolkit
+    import toolkit.data
+
+    return timed(
+        lambda: float(sum(x.sum() for (rows, _) in toolkit.Data("real").imdb(num_words=10_000) for x in rows))
+    )
+
+
+def load_keras() -> tuple[float, float]:
+    from keras.datasets import imdb
+
+    return timed(lambda: float(sum(sum(x) for (rows, _) in imdb.load_data(num_words=10_000) for x in rows)))
+
+
+# Whole recipes against the books' scripts: fresh process, from command to prompt.
+
+
+def recipe_imdb() -> tuple[float, float]:
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "recipes.imdb", "--data", "real", "--out", folder]
+        return run_whole(command, lambda: report(folder)["metrics"]["test_accuracy"])
+
+
+def book_imdb() -> tuple[float, float]:
+    code = """
+import numpy as np, keras
+from keras import layers
+(train, y), (test, y_test) = keras.datasets.imdb.load_data(num_words=10000)
+def vectorize(sequences):
+    result = np.zeros((len(sequences), 10000))
+    for row, sequence in enumerate(sequences):
+        result[row, sequence] = 1.0
+    return result
+x, x_test = vectorize(train), vectorize(test)
+y, y_test = np.asarray(y).astype("float32"), np.asarray(y_test).astype("float32")
+def build():
+    model = keras.Sequential([layers.Dense(16, activation="relu"), layers.Dense(16, activation="relu"),
+                              layers.Dense(1, activation="sigmoid")])
+    model.compile(optimizer="rmsprop", loss="binary_crossentropy", metrics=["accuracy"])
+    return model
+build().fit(x[10000:], y[10000:], epochs=20, batch_size=512, validation_data=(x[:10000], y[:10000]), verbose=0)
+model = build()
+model.fit(x, y, epochs=4, batch_size=512, verbose=0)
+print(model.evaluate(x_test, y_test, verbose=0)[1])
+model.predict(x_test, verbose=0)
+"""
+    return run_whole([sys.executable, "-c", code], None)
+
+
+def run_whole(command: list[str], number: Callable[[], float] | None) -> tuple[float, float]:
+    """Run a command and return its wall time and its number: from `number`, or what it printed last."""
+    start = time.perf_counter()
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    seconds = time.perf_counter() - start
+    return seconds, number() if number else float(result.stdout.split()[-1])
+
+
+def report(folder: str) -> dict[str, Any]:
+    (path,) = Path(folder).rglob("report.json")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def list_recipes() -> tuple[float, float]:
+    return run_whole([sys.executable, "-m", "recipes"], lambda: 0.0)
+
+
+def python_alone() -> tuple[float, float]:
+    return run_whole([sys.executable, "-c", ""], lambda: 0.0)
+
+
+def import_toolkit() -> tuple[float, float]:
+    code = "import toolkit; toolkit.kfold(10, 2), toolkit.multi_hot([[1]], 2)"
+    return run_whole([sys.executable, "-c", code], lambda: 0.0)
+
+
+def import_keras() -> tuple[float, float]:
+    return run_whole([sys.executable, "-c", "import keras"], lambda: 0.0)
+
+
+# How near an epoch of the MNIST network comes to the matrix products that it cannot do without.
+
+
+def mnist_epoch() -> tuple[float, float]:
+    import keras
+
+    import toolkit
+
+    (x, y), _ = toolkit.Data("real").mnist()
+    model, starts = mnist_mlp(), []
+    clock = keras.callbacks.LambdaCallback(
+        on_epoch_begin=lambda epoch, logs: starts.append(time.perf_counter())
+    )
+    toolkit.fit(model, x, y, epochs=8, batch_size=128, verbose=0, callbacks=[clock])
+    epochs = [after - before for before, after in zip(starts, starts[1:], strict=False)]
+    return statistics.median(epochs[2:]), 0.0
+
+
+def matrix_products() -> tuple[float, float]:
+    import tensorflow as tf
+
+    x, w, h = tf.random.normal((128, 784)), tf.random.normal((784, 512)), tf.random.normal((128, 512))
+    v, p = tf.random.normal((512, 10)), tf.random.normal((128, 10))
+
+    @tf.function(jit_compile=True)
+    def epoch(x, w, h, v, p):
+        def step(i, total):  # forward, and backward for weights and hidden layer: five products a step
+            forward = tf.matmul(x + total, w), tf.matmul(h + total, v)
+            backward = tf.matmul(x + total, h, transpose_a=True), tf.matmul(h + total, p, transpose_a=True)
+            error = tf.matmul(p + total, v, transpose_b=True)
+            products = (*forward, *backward, error)
+            return i + 1, total + 1e-20 * tf.add_n([tf.reduce_max(product) for product in products])
+
+        return tf.while_loop(lambda i, total: i < 469, step, (0, 0.0))[1]
+
+    epoch(x, w, h, v, p)
+    return statistics.median(timed(lambda: float(epoch(x, w, h, v, p)))[0] for _ in range(8)), 0.0
+
+
+def pair(prepare: Callable[[], tuple[Any, Any, Any, dict[str, Any]]]) -> tuple[Side, Side]:
+    return fitting(prepare, True), fitting(prepare, False)
+
+
+BENCHMARKS = {
+    "mnist": Benchmark("MNIST MLP, 5 epochs: fit / model.fit", *pair(prepare_mnist), 1e-3),
+    "imdb": Benchmark(
+        "IMDB uint8, 20 epochs, validation: fit / model.fit", *pair(lambda: prepare_imdb(False)), 1e-2
+    ),
+    "imdb_csr": Benchmark(
+        "IMDB CSR, 20 epochs, validation: fit / model.fit", *pair(lambda: prepare_imdb(True)), 1e-2
+    ),
+    "reuters": Benchmark(
+        "Reuters uint8, 20 epochs, validation: fit / model.fit", *pair(prepare_reuters), 1e-2
+    ),
+    "cnn": Benchmark("CNN, 6,000 images, 3 epochs: fit / model.fit", *pair(prepare_cnn), 1e-2),
+    "lstm": Benchmark("LSTM(32), 1,500 x 100, 20 epochs: fit / model.fit", *pair(prepare_lstm), 1e-2),
+    "california": Benchmark(
+        "California MLP, 10 epochs, validation: fit / model.fit", *pair(prepare_california), 1e-2
+    ),
+    "tiny": Benchmark("Boston MLP, 1 epoch: fit / model.fit", *pair(prepare_tiny), 1e-4),
+    "folds": Benchmark(
+        "Boston, 4 folds x 500 epochs: fit_many / model.fit", validate_ours(), validate_keras, 1e-3
+    ),
+    "sklearn": Benchmark("the same: fit_many / MLPRegressor", validate_ours(), validate_sklearn, None),
+    "folds10": Benchmark("10 folds x 500 epochs / 4 folds", validate_ours(10), validate_ours(), None),
+    "seeds50": Benchmark("50 models x 500 epochs / 4 folds", validate_ours(5, 10), validate_ours(), None),
+    "peak": Benchmark("MNIST epoch / its bare matrix products", mnist_epoch, matrix_products, None),
+    "multi_hot": Benchmark(
+        "multi_hot uint8 / MultiLabelBinarizer", vectorize("ours"), vectorize("sklearn"), 0.0
+    ),
+    "multi_hot_csr": Benchmark(
+        "multi_hot CSR / MultiLabelBinarizer", vectorize("ours sparse"), vectorize("sklearn"), 0.0
+    ),
+    "multi_hot_loop": Benchmark(
+        "multi_hot float32 / the books' loop", vectorize("ours float32"), vectorize("loop"), 0.0
+    ),
+    "load": Benchmark("load IMDB / keras.datasets.imdb", load_ours, load_keras, 0.0),
+    "list": Benchmark("python -m recipes / python alone", list_recipes, python_alone, None, whole=True),
+    "import": Benchmark(
+        "import and use toolkit / import keras", import_toolkit, import_keras, None, whole=True
+    ),
+    "recipe_imdb": Benchmark(
+        "recipe imdb / the book's script, whole process", recipe_imdb, book_imdb, 0.02, whole=True
+    ),
+}
+
+
+def measure(name: str, side: str) -> dict[str, float]:
+    """Run one side of a benchmark in a process of its own."""
+    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow"}
+    command = [sys.executable, __file__, "--worker", name, side]
+    result = subprocess.run(command, capture_output=True, text=True, env=environment)
+    if result.returncode:
+        sys.exit(f"{name} ({side}) failed:\n{result.stderr}")
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def work(name: str, side: str) -> None:
+    benchmark = BENCHMARKS[name]
+    seconds, number = getattr(benchmark, side)()
+    who = resource.RUSAGE_CHILDREN if benchmark.whole else resource.RUSAGE_SELF
+    peak = resource.getrusage(who).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
+    print(json.dumps({"seconds": seconds, "number": number, "peak_mb": peak}))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", nargs="+", choices=BENCHMARKS, metavar="NAME", help=", ".join(BENCHMARKS))
+    parser.add_argument("--runs", type=int, default=3, help="runs of each side (default 3)")
+    parser.add_argument("--json", type=Path, help="also write every single run to this file")
+    parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.worker:
+        return work(*arguments.worker)
+    print(
+        f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {time.strftime('%Y-%m-%d')},",
+        end=" ",
+    )
+    print(f"Python {platform.python_version()}, medians of {arguments.runs}\n")
+    print(
+        "| name | ours / baseline | s | s | times sooner | MB | MB | results |\n|---|---|---|---|---|---|---|---|"
+    )
+    everything = {}
+    for name in arguments.only or BENCHMARKS:
+        runs = {"ours": [], "baseline": []}
+        for _ in range(arguments.runs):
+            for side in runs:
+                runs[side].append(measure(name, side))
+        everything[name] = runs
+        seconds, peaks, numbers = (
+            [statistics.median(run[key] for run in runs[side]) for side in runs]
+            for key in ("seconds", "peak_mb", "number")
+        )
+        tolerance = BENCHMARKS[name].agree
+        difference = abs(numbers[0] - numbers[1])
+        relative = difference / max(abs(numbers[1]), 1e-12)
+        agree = "" if tolerance is None else "agree" if relative <= tolerance else f"DIFFER by {relative:.1e}"
+        print(
+            f"| {name} | {BENCHMARKS[name].title} | {seconds[0]:.3g} | {seconds[1]:.3g} "
+            f"| {seconds[1] / seconds[0]:.2f} | {peaks[0]:.0f} | {peaks[1]:.0f} | {agree} |",
+            flush=True,
+        )
+        if arguments.json:
+            arguments.json.write_text(json.dumps(everything, indent=2) + "\n", encoding="utf-8")
+    return None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""Run recipes with many seeds, each in a fresh process, and print what their scores span.
+
+The ranges in each recipe's EXPECTED, and the time in its docstring, come from this table.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from recipes.__main__ import describe, names
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="recipes; all of them if none is named")
+    parser.add_argument("--seeds", type=int, default=10, help="run with seeds 0 to SEEDS - 1 (default 10)")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.names) - set(names()):
+        parser.error(f"no recipe is called {', '.join(sorted(unknown))}; there are {', '.join(names())}")
+    print("| recipe | score | lowest | mean | highest | expected | seconds |")
+    print("|---|---|---|---|---|---|---|")
+    for name in arguments.names or names():
+        reports = [run(name, seed) for seed in range(arguments.seeds)]
+        seconds = statistics.median(report["seconds"] for report in reports)
+        for metric in reports[0]["metrics"]:
+            scores = [report["metrics"][metric] for report in reports]
+            row = [min(scores), statistics.mean(scores), max(scores)]
+            expected = describe(name)["expected"].get(metric, "")
+            print(
+                f"| {name} | {metric} |",
+                *(f"{score:.4g} |" for score in row),
+                f"{expected} | {seconds:.0f} |",
+            )
+
+
+def run(name: str, seed: int) -> dict:
+    """Run a recipe at its default options on the real data and return its report."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [
+            sys.executable,
+            "-m",
+            f"recipes.{name}",
+            "--seed",
+            str(seed),
+            "--out",
+            folder,
+            "--data",
+            "real",
+        ]
+        result = subprocess.run(command, capture_output=True, text=True)
+        reports = list(Path(folder).rglob("report.json"))
+        if (
+            result.returncode not in (0, 1) or not reports
+        ):  # 1: outside the range, which is what we want to know
+            sys.exit(result.stdout + result.stderr)
+        return json.loads(reports[0].read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    main()
