@@ -8,7 +8,9 @@ import difflib
 import re
 import runpy
 import sys
+import textwrap
 from pathlib import Path
+from typing import Any
 
 USAGE = """\
 usage: python -m recipes [NAME [OPTIONS]]
@@ -22,7 +24,7 @@ def names() -> list[str]:
     return sorted(path.stem for path in Path(__file__).parent.glob("[!_]*.py"))
 
 
-def describe(name: str) -> dict[str, str | dict[str, tuple[float, float]]]:
+def describe(name: str) -> dict[str, Any]:
     """Return a recipe's first line, its docstring's entries ("Teaches", "Data", ...) and its EXPECTED."""
     tree = ast.parse((Path(__file__).parent / f"{name}.py").read_text(encoding="utf-8"))
     title, _, rest = (ast.get_docstring(tree) or "").partition("\n")
@@ -38,16 +40,38 @@ def describe(name: str) -> dict[str, str | dict[str, tuple[float, float]]]:
     return {"title": title, **joined, "expected": expected.get("EXPECTED", {})}
 
 
-def show() -> None:
-    """Print the list."""
+def listing() -> str:
+    """Return the list of recipes, 80 columns wide."""
+    lines = []
     for name in names():
         about = describe(name)
-        print(f"{name:<9} {about['title']}")
-        print(f"{'':<9} Data: {about['Data']}")
-        for metric, (low, high) in about["expected"].items():
-            if metric.startswith(("test_", "cv_")):
-                print(f"{'':<9} Expected: {metric} {low} to {high}")
-    print(f"\n{USAGE}", end="")
+        for entry in (about["title"], f"Data: {about['Data']}", f"Expected: {_scores(about)}"):
+            lines += textwrap.wrap(entry, 80, initial_indent=f"{name:<10}", subsequent_indent=" " * 10)
+            name = ""
+    return "\n".join([*lines, "", USAGE])
+
+
+def table() -> str:
+    """Return the README's table of the recipes."""
+    lines = ["| recipe | what it teaches | score | published | time |", "|---|---|---|---|---|"]
+    for name in names():
+        about = describe(name)
+        cells = (
+            f"`{name}`",
+            about["Teaches"],
+            _scores(about),
+            about.get("Published", "none"),
+            about["Takes"],
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _scores(about: dict[str, Any]) -> str:
+    ranges = about["expected"].items()
+    return ", ".join(
+        f"{key} {low} to {high}" for key, (low, high) in ranges if key.startswith(("test_", "cv_"))
+    )
 
 
 def run(name: str) -> None:
@@ -64,7 +88,9 @@ def run(name: str) -> None:
 if __name__ == "__main__":
     if sys.argv[1:2] and sys.argv[1] in ("-h", "--help"):
         print(USAGE, end="")
+    elif sys.argv[1:] == ["--table"]:
+        print(table())
     elif sys.argv[1:]:
         run(sys.argv[1])
     else:
-        show()
+        print(listing(), end="")

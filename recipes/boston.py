@@ -47,7 +47,7 @@ def main(
     dataset: Literal["boston_housing", "california_housing"] = "boston_housing",
     folds: int = 4,
     repeats: int = 1,
-    epochs: int = 200,
+    epochs: int = 500,
     batch_size: int = 16,
     units: int = 64,
     loss: Literal["mse", "huber", "mae"] = "mse",

@@ -6,6 +6,7 @@ a number besides its time (a loss, an accuracy, a sum), and the table says wheth
 
 import argparse
 import dataclasses
+import itertools
 import json
 import os
 import platform
@@ -81,8 +82,9 @@ def text_mlp(units: int, classes: int) -> Any:
 
 
 def house_mlp(x_train: Any) -> Any:
-    import toolkit
     from keras import Input, layers
+
+    import toolkit
 
     hidden = [layers.Dense(64, activation="relu") for _ in range(2)]
     scale = toolkit.Standardizer.fit(x_train).layer()
@@ -176,7 +178,8 @@ def prepare_tiny() -> tuple[Any, Any, Any, dict[str, Any]]:
 def boston() -> tuple[Any, Any]:
     import toolkit
 
-    return tuple(toolkit.Data("real").boston_housing())[0]
+    training, _ = toolkit.Data("real").boston_housing()
+    return training
 
 
 def validate_ours(folds: int = 4, repeats: int = 1, epochs: int = 500) -> Side:
@@ -315,7 +318,8 @@ def build():
                               layers.Dense(1, activation="sigmoid")])
     model.compile(optimizer="rmsprop", loss="binary_crossentropy", metrics=["accuracy"])
     return model
-build().fit(x[10000:], y[10000:], epochs=20, batch_size=512, validation_data=(x[:10000], y[:10000]), verbose=0)
+held_out = x[:10000], y[:10000]
+build().fit(x[10000:], y[10000:], epochs=20, batch_size=512, validation_data=held_out, verbose=0)
 model = build()
 model.fit(x, y, epochs=4, batch_size=512, verbose=0)
 print(model.evaluate(x_test, y_test, verbose=0)[1])
@@ -368,7 +372,7 @@ def mnist_epoch() -> tuple[float, float]:
         on_epoch_begin=lambda epoch, logs: starts.append(time.perf_counter())
     )
     toolkit.fit(model, x, y, epochs=8, batch_size=128, verbose=0, callbacks=[clock])
-    epochs = [after - before for before, after in zip(starts, starts[1:], strict=False)]
+    epochs = [after - before for before, after in itertools.pairwise(starts)]
     return statistics.median(epochs[2:]), 0.0
 
 
@@ -473,9 +477,8 @@ def main() -> None:
         end=" ",
     )
     print(f"Python {platform.python_version()}, medians of {arguments.runs}\n")
-    print(
-        "| name | ours / baseline | s | s | times sooner | MB | MB | results |\n|---|---|---|---|---|---|---|---|"
-    )
+    print("| name | ours / baseline | s | s | times sooner | MB | MB | results |")
+    print("|---|---|---|---|---|---|---|---|")
     everything = {}
     for name in arguments.only or BENCHMARKS:
         runs = {"ours": [], "baseline": []}

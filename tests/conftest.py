@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def missing_real_data() -> list[str]:
-    """Return the data files that are in none of the usual folders; whether they are right, the tests find out."""
+    """Return the data files that are in none of the usual folders."""
     from toolkit.data import _FILES
 
     home = os.environ.get("KERAS_HOME")

@@ -36,11 +36,14 @@ tensorflow.get_logger().setLevel("ERROR")
 recipe, folder, *paths = sys.argv[1:]
 importlib.import_module(recipe)  # registers its classes
 given = numpy.load(folder + "/given.npz")
-for number, path in enumerate(paths):
-    model = keras.saving.load_model(path)
-    if "x_train" in given:
+models = [keras.saving.load_model(path) for path in paths]
+predictions = [model.predict(given["x"], verbose=0) for model in models]
+if "x_train" in given:
+    for model in models:
         model.fit(given["x_train"], given["y_train"], shuffle=False, verbose=0)
-    numpy.save(f"{folder}/{number}.npy", model.predict(given["x"], verbose=0))
+        predictions.append(model.predict(given["x"], verbose=0))
+for number, prediction in enumerate(predictions):
+    numpy.save(f"{folder}/{number}.npy", prediction)
 """
 
 Verdict = Literal["inside", "outside", "not judged"]
@@ -69,12 +72,15 @@ class Run:
         data: The data sets (`toolkit.Data`).
         seed: The seed that Keras, NumPy and Python were given.
         folder: Where this run's files go.
+        expected: The range of each score, which hold for default options on real data.
         metrics: The scores so far.
     """
 
-    def __init__(self, name: str, folder: Path, data: Data, seed: int, expected: Mapping[str, Any]) -> None:
+    def __init__(
+        self, name: str, folder: Path, data: Data, seed: int, expected: Mapping[str, Any], default: bool
+    ) -> None:
         self.name, self.folder, self.data, self.seed = name, folder, data, seed
-        self.expected = expected
+        self.expected, self.default = expected, default
         self.metrics: dict[str, float] = {}
 
     def path(self, name: str) -> Path:
@@ -102,23 +108,29 @@ class Run:
         Args:
             paths: The `.keras` files.
             x: What to predict from.
-            train: Rows x and y for one epoch of training, unshuffled, before the prediction.
+            train: Rows x and y for an epoch of training, unshuffled, after which to predict once more.
 
         Returns:
-            One array of predictions for each file.
+            The predictions of each model; then, with `train`, those of each after its epoch.
         """
         with tempfile.TemporaryDirectory() as folder:
             arrays = {"x": x} if train is None else {"x": x, "x_train": train[0], "y_train": train[1]}
             np.savez(Path(folder, "given.npz"), **{key: np.asarray(value) for key, value in arrays.items()})
             command = [sys.executable, "-c", _ELSEWHERE, f"recipes.{self.name}", folder, *map(str, paths)]
             subprocess.run(command, check=True)
-            return [np.load(Path(folder, f"{number}.npy")) for number in range(len(paths))]
+            count = len(paths) * (1 if train is None else 2)
+            return [np.load(Path(folder, f"{number}.npy")) for number in range(count)]
 
     def _range(self, name: str) -> str:
-        if name not in self.expected:
+        if name not in self.expected or not self.judged():
             return ""
         low, high = self.expected[name]
         return f"(expected {_number(low)} to {_number(high)})"
+
+    def judged(self) -> bool:
+        """Tell whether the ranges hold for this run: default options, real data."""
+        real = bool(self.data.used) and all(used.source == "real" for used in self.data.used)
+        return self.default and real and bool(self.expected)
 
     def inside(self) -> bool:
         """Tell whether every expected score is there and in its range."""
@@ -162,7 +174,7 @@ def cli(main: Callable[..., None], args: Sequence[str] | None = None) -> NoRetur
         data = Data(common.data, common.data_dir, on_load=lambda dataset: _announce(dataset, common.seed))
     except (OSError, ValueError) as error:
         sys.exit(f"{name}: {error}")
-    run = Run(name, folder, data, common.seed, module.get("EXPECTED", {}))
+    run = Run(name, folder, data, common.seed, module.get("EXPECTED", {}), options == defaults)
     status, error_text, started = "finished", "", time.perf_counter()
     try:
         main(run, **options)
@@ -174,7 +186,7 @@ def cli(main: Callable[..., None], args: Sequence[str] | None = None) -> NoRetur
         status, error_text = "failed", repr(error)
         raise
     finally:
-        judged = status == "finished" and options == defaults and bool(run.expected) and _all_real(data)
+        judged = status == "finished" and run.judged()
         verdict: Verdict = "not judged" if not judged else "inside" if run.inside() else "outside"
         report = {
             "recipe": name,
@@ -267,10 +279,6 @@ def _conclude(run: Run, status: str, error: str, verdict: Verdict, seconds: floa
     print(f"{seconds:.0f} s. Report, figures and model: {run.folder}")
     if samples:
         print(f"SAMPLE DATA was used for {', '.join(samples)}: these scores say nothing about the real data.")
-
-
-def _all_real(data: Data) -> bool:
-    return bool(data.used) and all(used.source == "real" for used in data.used)
 
 
 def _number(value: float) -> str:

@@ -1,10 +1,12 @@
 """Train in compiled epochs: the data lies on the device, and an epoch is one compiled call.
 
-`fit` is `model.fit` for data in memory: the same arguments and the same numbers, several times sooner, because
-`model.fit` spends most of its time around the arithmetic and not in it. `fit_many` trains many models at once.
+`fit` is `model.fit` for data in memory: the same arguments and the same numbers, several times sooner,
+because `model.fit` spends most of its time around the arithmetic and not in it. `fit_many` trains many models
+at once, and `cross_validate` stands on it.
 """
 
 import contextlib
+import hashlib
 import json
 import math
 import os
@@ -55,7 +57,8 @@ def fit(
 ) -> keras.callbacks.History:
     """Train like `model.fit`, with one compiled call an epoch.
 
-    Args and result are those of `model.fit`; with `shuffle=False` so are weights and History, to float32 rounding.
+    Arguments and result are those of `model.fit`; with `shuffle=False` the weights and the History are
+    `model.fit`'s too, to float32 rounding.
 
     Args:
         model: Compiled model; its own `train_step` and `test_step` run.
@@ -67,8 +70,8 @@ def fit(
         callbacks: Callbacks that act at epochs. One that needs every batch is refused.
         validation_split: Fraction of the rows, taken from the end, to validate on.
         validation_data: `(x, y)` or `(x, y, sample_weight)` to validate on instead.
-        shuffle: Draw a new order each epoch, from Keras's seed (`keras.utils.set_random_seed`) and the epoch's
-            number: two calls with one seed see the rows in the same order.
+        shuffle: Draw a new order each epoch, from Keras's seed (`keras.utils.set_random_seed`) and the number
+            of the epoch: two calls with one seed see the rows in the same order.
         class_weight: Weight of each class, by number.
         sample_weight: Weight of each row, shape `(n,)`, or one array per output.
         initial_epoch: Epoch at which to start.
@@ -98,7 +101,7 @@ def fit(
         kept = math.floor(len(table) * (1.0 - validation_split))
         if not 0 < kept < len(table):
             raise ValueError(
-                f"`validation_split` must leave rows on both sides of n={len(table)}. Received: {validation_split}"
+                f"`validation_split` must leave rows on both sides. Received: {validation_split}"
             )
         table, validation = table.take(slice(kept)), table.take(slice(kept, None))
     for part in (table, validation):
@@ -137,22 +140,22 @@ def fit_many(
 ) -> list[keras.callbacks.History]:
     """Train many models at once, each on its own rows of one copy of the data.
 
-    For k-fold cross-validation, many seeds, a grid of learning rates. Each model gets the numbers that `fit` alone
-    gives it on its rows, to float32 rounding. Models of one architecture are trained as one, their weights
-    stacked, where that is exact; the others run one after another.
+    For k-fold cross-validation, many seeds, a grid of learning rates. Each model gets the numbers that `fit`
+    alone gives it on its rows, to float32 rounding. Models of one architecture are trained as one, their
+    weights stacked, where that is exact; the others run one after another.
 
     Args:
         models: Compiled models.
         x: Array, SciPy sparse matrix, or list, tuple or dict of such, for all models.
         y: Targets, likewise.
-        splits: For each model the numbers of its training rows and of its validation rows (None or empty: none).
+        splits: For each model the numbers of its training rows and of its validation rows (None: none).
         names: What to call the models in messages; "model 1", "model 2", ... by default.
         batch_size: Rows a step.
         epochs: Epoch at which to stop.
         verbose: As in `fit`; the metrics shown are means over the models.
-        callbacks: A function from a model's position in `models` to its list of callbacks, or one list a model:
-            no two models can share a callback.
-        shuffle: Draw a new order each epoch. Every model draws it from the same seed and epoch, as `fit` would.
+        callbacks: A function from a model's position in `models` to its list of callbacks, or one list a
+            model: no two models can share a callback.
+        shuffle: Draw a new order each epoch; every model from the same seed and epoch, as `fit` would.
         class_weight: Weight of each class, by number, in training.
         sample_weight: Weight of each row, in training and validation.
         initial_epoch: Epoch at which to start.
@@ -190,6 +193,198 @@ def fit_many(
         class_weight=class_weight,
         settings=_Settings(epochs, initial_epoch, shuffle, _seed(), jit),
     )
+
+
+def cross_validate(
+    build_model: Callable[[Any], keras.Model],
+    x: Any,
+    y: Any,
+    *,
+    folds: int = 4,
+    repeats: int = 1,
+    seed: int = 0,
+    stratify: Any = None,
+    groups: Any = None,
+    batch_size: int | None = 32,
+    epochs: int = 1,
+    verbose: str | int = "auto",
+    callbacks: Any = None,
+    shuffle: bool = True,
+    class_weight: dict[int, float] | None = None,
+    sample_weight: Any = None,
+    jit: bool | str = "auto",
+    monitor: str = "val_loss",
+    folder: str | os.PathLike[str] | None = None,
+) -> "CrossValidation":
+    """Train a fresh model on each fold, all of them at once, and keep every epoch's curve.
+
+    Args:
+        build_model: Makes a compiled model from the training rows of x (so that it can scale by these alone).
+            Keras's seed is `seed` plus the number of the fold when it is called, and `seed` in training.
+        x: Array, SciPy sparse matrix, or list, tuple or dict of such.
+        y: Targets, likewise.
+        folds: Parts that the rows are cut into, as by `toolkit.kfold`.
+        repeats: How often to cut them anew, with the seeds `seed`, `seed + 1`, ...
+        seed: Seed of everything.
+        stratify: Labels, shape `(n,)`, whose shares are to be the same in all folds.
+        groups: Group numbers, shape `(n,)`; no group is on both sides.
+        batch_size: As in `fit`, like all arguments that are not named here.
+        epochs: As in `fit`.
+        verbose: As in `fit`.
+        callbacks: As in `fit_many`.
+        shuffle: As in `fit`.
+        class_weight: As in `fit_many`.
+        sample_weight: As in `fit_many`.
+        jit: As in `fit`.
+        monitor: What is lowest in the best epoch.
+        folder: Where to keep the finished folds; a run that was killed goes on with the others.
+
+    Returns:
+        The curves, and what they say.
+
+    Raises:
+        ValueError: As `fit`, or the folder holds folds of another run.
+
+    >>> def build_model(x_train):
+    ...     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    ...     model.compile("sgd", loss="mse")
+    ...     return model
+    >>> result = cross_validate(build_model, np.eye(2).repeat(4, axis=0), np.ones(8), epochs=3, verbose=0)
+    >>> result.curves["val_loss"].shape
+    (4, 3)
+    >>> result.best_epoch
+    3
+    """
+    table = _table(x, y, sample_weight)
+    splits = _check_splits(
+        list(_folds(len(table), folds, repeats, seed, stratify, groups)), folds * repeats, len(table)
+    )
+    checked_callbacks = _check_many_callbacks(callbacks, len(splits))
+    settings = _Settings(epochs, 0, shuffle, seed, jit)
+
+    def build(i: int) -> keras.Model:
+        keras.utils.set_random_seed(seed + i)
+        model = build_model(_take(x, splits[i][0]))
+        _check_model(model)
+        _check_targets(model, table)
+        return model
+
+    store = (
+        None if folder is None else _FoldStore(Path(folder), table, splits, build(0), settings, batch_size)
+    )
+    histories = {} if store is None else store.load()
+    missing = [i for i in range(len(splits)) if i not in histories]
+    models = [build(i) for i in missing]
+
+    def finished(position: int) -> None:
+        histories[missing[position]] = models[position].history.history
+        if store is not None:
+            store.save(missing[position], models[position].history.history)
+
+    keras.utils.set_random_seed(seed)
+    if missing:
+        _fit_many(
+            models,
+            table,
+            [splits[i] for i in missing],
+            [f"fold {i + 1}" for i in missing],
+            [checked_callbacks[i] for i in missing],
+            batch_size=_check_batch_size(batch_size),
+            verbose=verbose,
+            class_weight=class_weight,
+            settings=settings,
+            finished=finished,
+        )
+    return CrossValidation(tuple(histories[i] for i in range(len(splits))), monitor)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class CrossValidation:
+    """What `cross_validate` has found.
+
+    Attributes:
+        histories: The history of each fold: for each metric its value at each epoch.
+        monitor: The metric that chooses the best epoch, by its lowest mean.
+
+    >>> CrossValidation(({"val_loss": [2.0, 1.0, 4.0]}, {"val_loss": [3.0, 2.0, 2.0]}))
+    2 folds, best epoch 2 of 3 by val_loss:
+      val_loss  1.5000 +- 0.5000
+    """
+
+    histories: tuple[dict[str, list[float]], ...]
+    monitor: str = "val_loss"
+
+    @property
+    def curves(self) -> dict[str, npt.NDArray[np.float64]]:
+        """For each metric all curves, shape `(folds, epochs)`; NaN after a fold's last epoch."""
+        epochs = max(len(history[self.monitor]) for history in self.histories)
+        return {
+            name: np.array(
+                [history[name] + [np.nan] * (epochs - len(history[name])) for history in self.histories]
+            )
+            for name in self.histories[0]
+        }
+
+    @property
+    def mean(self) -> dict[str, npt.NDArray[np.float64]]:
+        """For each metric its mean over the folds, shape `(epochs,)`."""
+        return {name: np.nanmean(curve, axis=0) for name, curve in self.curves.items()}
+
+    @property
+    def std(self) -> dict[str, npt.NDArray[np.float64]]:
+        """For each metric its standard deviation over the folds, shape `(epochs,)`."""
+        return {name: np.nanstd(curve, axis=0) for name, curve in self.curves.items()}
+
+    @property
+    def best_epoch(self) -> int:
+        """The epoch, counted from 1, with the lowest mean; among those that all folds have reached."""
+        reached = min(len(history[self.monitor]) for history in self.histories)
+        return int(self.mean[self.monitor][:reached].argmin()) + 1
+
+    @property
+    def scores(self) -> dict[str, npt.NDArray[np.float64]]:
+        """For each metric its values in the best epoch, shape `(folds,)`: a lowest point flatters."""
+        return {name: curve[:, self.best_epoch - 1] for name, curve in self.curves.items()}
+
+    def __repr__(self) -> str:
+        epochs = len(self.mean[self.monitor])
+        lines = [f"{len(self.histories)} folds, best epoch {self.best_epoch} of {epochs} by {self.monitor}:"]
+        width = max(map(len, self.scores))
+        lines += [
+            f"  {name:{width}}  {_number(score.mean())} +- {_number(score.std())}"
+            for name, score in self.scores.items()
+        ]
+        return "\n".join(lines)
+
+    def plot(self, metric: str = "loss") -> Any:
+        """Draw the mean curves of a metric, in training and validation, in a band of one standard deviation.
+
+        Args:
+            metric: Name of the metric, without "val_".
+
+        Returns:
+            A matplotlib Figure, which needs no display.
+
+        Raises:
+            ValueError: There is no such metric.
+        """
+        from matplotlib.figure import Figure  # not everybody who trains draws
+
+        names = {"training": metric, "validation": f"val_{metric}"}
+        if metric not in self.mean:
+            raise ValueError(f"`metric` must be one of {sorted(self.mean)}. Received: {metric!r}")
+        figure = Figure(figsize=(6.4, 4.8), layout="constrained")
+        axes = figure.subplots()
+        for label, name in names.items():
+            if name in self.mean:
+                mean, std = self.mean[name], self.std[name]
+                epochs = np.arange(1, len(mean) + 1)
+                axes.plot(epochs, mean, label=label)
+                axes.fill_between(epochs, mean - std, mean + std, alpha=0.2)
+        axes.axvline(self.best_epoch, color="grey", linestyle=":", label=f"best epoch, {self.best_epoch}")
+        axes.set(title=f"{metric}, {len(self.histories)} folds", xlabel="epoch", ylabel=metric)
+        axes.legend()
+        return figure
 
 
 @dataclass(frozen=True)
@@ -241,7 +436,7 @@ class _Table:
     def batch(self, tensors: Sequence[tuple[tf.Tensor, ...]], indices: tf.Tensor) -> Any:
         """Gather rows, inside a graph: tensors as `upload` makes them, indices of shape `(batch_size,)`."""
         leaves = [
-            _sparse_batch(*parts, indices, leaf.shape[1])
+            _sparse_batch(parts, indices, leaf.shape[1])
             if scipy.sparse.issparse(leaf)
             else tf.gather(*parts, indices)
             for leaf, parts in zip(self.leaves, tensors, strict=True)
@@ -261,10 +456,9 @@ def _tensor_dtype(array: npt.NDArray[Any]) -> Any:
     return tf.string if array.dtype.kind in "OUS" else array.dtype
 
 
-def _sparse_batch(
-    values: tf.Tensor, columns: tf.Tensor, row_splits: tf.Tensor, indices: tf.Tensor, width: int
-) -> tf.SparseTensor:
+def _sparse_batch(csr: tuple[tf.Tensor, ...], indices: tf.Tensor, width: int) -> tf.SparseTensor:
     """Cut rows out of a CSR matrix: the SparseTensor that Keras itself would feed."""
+    values, columns, row_splits = csr
     positions = tf.ragged.range(tf.gather(row_splits, indices), tf.gather(row_splits, indices + 1))
     places = positions.flat_values
     coordinates = [positions.value_rowids(), tf.cast(tf.gather(columns, places), tf.int64)]
@@ -293,7 +487,7 @@ def _table(x: Any, y: Any, sample_weight: Any, class_weight: Any = None, prefix:
         for leaf in keras.tree.flatten(value) if value is not None else []:
             if leaf.shape[0] != len(table):
                 raise ValueError(
-                    f"`{prefix}{name}` must have as many rows as x, n={len(table)}. Received: {leaf.shape[0]} rows"
+                    f"`{prefix}{name}` must have as many rows as x, n={len(table)}. Received: {leaf.shape[0]}"
                 )
     if not len(table):
         raise ValueError(f"`{prefix}x` must have at least one row. Received: none")
@@ -304,7 +498,7 @@ def _convert(name: str, value: Any) -> Any:
     """Return the arrays of a structure as NumPy or CSR, floats in Keras's float type, all of them finite."""
     if isinstance(value, dict):
         return {key: _convert(f"{name}[{key!r}]", item) for key, item in value.items()}
-    if isinstance(value, list | tuple) and any(len(getattr(item, "shape", ())) for item in value):
+    if _is_list_of_arrays(value):
         return tuple(_convert(f"{name}[{i}]", item) for i, item in enumerate(value))
     if scipy.sparse.issparse(value):
         leaf = value.tocsr()
@@ -329,6 +523,10 @@ def _convert(name: str, value: Any) -> Any:
             leaf = leaf.astype(keras.config.floatx())
         _check_finite(name, leaf)
     return leaf
+
+
+def _is_list_of_arrays(value: Any) -> bool:
+    return isinstance(value, list | tuple) and any(len(getattr(item, "shape", ())) for item in value)
 
 
 def _check_finite(name: str, leaf: Any) -> None:
@@ -386,7 +584,7 @@ class _Feed:
             )
 
     def blocks(self, rows: Rows) -> Iterator[tuple[list[tuple[tf.Tensor, ...]], tf.Tensor, int]]:
-        """Yield tensors, batches of row numbers in them, shape `(steps, size)`, and how many of these to take."""
+        """Yield tensors, batches of row numbers in them, shape `(steps, size)`, and how many to take."""
         steps = len(rows) // self.batch_size
         block_steps = steps if self.resident else min(steps, self.block_steps)
         for start in range(0, steps, max(1, block_steps)):
@@ -447,7 +645,7 @@ class _Steps:
         self.chunk = 1
 
     def __call__(self, rows: Rows, progress: Callable[[int, Any], None]) -> Any:
-        """Take the rows in batches and return the last step's logs; progress hears of the steps done so far."""
+        """Take the rows in batches and return the last logs; progress hears of the steps done so far."""
         logs: Any = {}
         done = 0
         for tensors, order, count in self.feed.blocks(rows):
@@ -611,7 +809,7 @@ def _to_floats(logs: Any) -> Logs:
 
 
 def _use_xla(model: keras.Model, table: _Table, steps: int) -> bool:
-    """Say whether XLA pays: from the model and the number of steps, never from timings, so that runs repeat."""
+    """Say whether XLA pays, by the model and the number of steps: by timings, runs would not repeat."""
     layers = list(model._flatten_layers())
     strings = any(_parts(leaf)[0].dtype.kind in "US" for leaf in table.leaves)
     if table.sparse or strings:
@@ -620,8 +818,9 @@ def _use_xla(model: keras.Model, table: _Table, steps: int) -> bool:
         return False
     if tf.config.list_logical_devices("GPU"):
         return True
+    # XLA's convolutions are slow on a CPU.
     return steps >= XLA_STEPS and not any(
-        isinstance(layer, keras.src.layers.convolutional.base_conv.BaseConv) for layer in layers
+        "Conv" in cls.__name__ for layer in layers for cls in type(layer).__mro__
     )
 
 
@@ -680,6 +879,71 @@ def _weighted(table: _Table, class_weight: dict[int, float]) -> _Table:
     return _Table(structure, keras.tree.flatten(structure))
 
 
+def _folds(
+    n: int, folds: int, repeats: int, seed: int, stratify: Any, groups: Any
+) -> Iterator[tuple[Rows, Rows]]:
+    from sklearn import model_selection  # half a second, and `fit` does without
+
+    if not 2 <= folds <= n:
+        raise ValueError(f"`folds` must be between 2 and n={n}. Received: folds={folds}")
+    kind = ("Stratified" if stratify is not None else "") + ("Group" if groups is not None else "") + "KFold"
+    for repeat in range(repeats):
+        splitter = getattr(model_selection, kind)(folds, shuffle=True, random_state=seed + repeat)
+        yield from splitter.split(np.zeros(n), stratify, groups)
+
+
+def _take(x: Any, rows: Rows) -> Any:
+    """Take rows of arrays as they were passed: a model may scale by them in float64."""
+    if isinstance(x, dict):
+        return {key: _take(item, rows) for key, item in x.items()}
+    if _is_list_of_arrays(x):
+        return [_take(item, rows) for item in x]
+    return x.tocsr()[rows] if scipy.sparse.issparse(x) else np.asarray(x)[rows]
+
+
+class _FoldStore:
+    """A folder with a file for each finished fold of one run."""
+
+    def __init__(
+        self, folder: Path, table: _Table, splits: list[tuple[Rows, Rows]], model: keras.Model, settings: _Settings,
+        batch_size: int | None,
+    ) -> None:  # fmt: skip
+        self.folder = folder
+        names = {layer.name: f"#{i}" for i, layer in enumerate(model._flatten_layers())}
+        config = [model.get_config(), model.get_compile_config()]
+        described = json.dumps(
+            _anonymous(config, names), sort_keys=True, default=lambda item: type(item).__name__
+        )
+        digest = hashlib.sha256(f"{described} {settings} {batch_size}".encode())
+        for array in [
+            *(part for leaf in table.leaves for part in _parts(leaf)),
+            *(part for pair in splits for part in pair),
+        ]:
+            digest.update(np.ascontiguousarray(array).data)
+        self.run = digest.hexdigest()
+
+    def load(self) -> dict[int, dict[str, list[float]]]:
+        histories = {}
+        for path in sorted(self.folder.glob("fold-*.json")):
+            fold = json.loads(path.read_text(encoding="utf-8"))
+            if fold["run"] != self.run:
+                raise ValueError(
+                    f"`folder` must hold folds of this very run, or none. Received: {path} of another run"
+                )
+            histories[fold["fold"]] = fold["history"]
+        return histories
+
+    def save(self, fold: int, history: dict[str, list[float]]) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / f"fold-{fold + 1:03}.json"
+        temporary = path.with_suffix(".tmp")  # a killed run must leave no half file
+        with temporary.open("w", encoding="utf-8") as file:
+            json.dump({"run": self.run, "fold": fold, "history": history}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+
+
 class _CannotStackError(Exception):
     """These models must be trained one by one."""
 
@@ -700,7 +964,8 @@ def _run_stacked(
     stack: "_Stack", settings: _Settings, progress: "_Progress", finished: Callable[[int], None]
 ) -> None:
     lists = {
-        member: _callback_list(member, progress, settings, stack.training.steps) for member in stack.members
+        member: _callback_list(member, progress, settings.epochs, stack.training.steps)
+        for member in stack.members
     }
     for member, callbacks in lists.items():
         member.model.stop_training = False
@@ -786,13 +1051,15 @@ class _Batches:
         self.stacked = {n: np.stack([rows[i] for i in members]) for n, members in self.lengths.items()}
 
     def order(self, settings: _Settings, epoch: int) -> tuple[Rows, list[Rows]]:
-        """Return row numbers, shape `(full, models, batch_size)`, and for each rest shape `(models, size)`."""
+        """Return row numbers, shape `(full, models, batch_size)`, and each rest's, `(models, size)`."""
         size = self.batch_size
         full = np.empty((self.full, len(self.rows), size), np.int64)
         rest = [np.zeros((len(self.rows), size), np.int64) for _, size, _ in self.rest]
         for n, members in self.lengths.items():
             rows = _order(self.stacked[n], settings, epoch)
-            full[:, members] = rows[:, : self.full * size].reshape(len(members), self.full, size).transpose(1, 0, 2)
+            full[:, members] = (
+                rows[:, : self.full * size].reshape(len(members), self.full, size).transpose(1, 0, 2)
+            )
             for (step, rest_size, mask), target in zip(self.rest, rest, strict=True):
                 if mask[members[0]]:
                     target[members] = rows[:, step * size : step * size + rest_size]
@@ -802,8 +1069,8 @@ class _Batches:
 class _Stack:
     """Equal models trained as one: each weight is stacked to shape `(models, size)`, for one optimizer.
 
-    Two axes, whatever the shape of the weight, so that a column of learning rates fits every weight. The forward
-    pass is the first model's, vectorized over the models.
+    Two axes, whatever the shape of the weight, so that a column of learning rates fits every weight. The
+    forward pass is the first model's, vectorized over the models.
     """
 
     def __init__(
@@ -828,11 +1095,9 @@ class _Stack:
         self.reads = not all(_is_blind(callback) for callback in callbacks)
         self.writes = not all(_is_blind(callback) or type(callback) in _READERS for callback in callbacks)
         self.steps_per_call = 1
-        test_order = (
-            self.validation.order(replace(settings, shuffle=False), 0)
-            if self.validation
-            else (np.zeros(0), [])
-        )
+        test_order: tuple[Rows, list[Rows]] = np.zeros(0, np.int64), []
+        if self.validation:
+            test_order = self.validation.order(replace(settings, shuffle=False), 0)
         self._test_order = _to_tensors(test_order)
 
         table = training.table
@@ -936,7 +1201,7 @@ class _Stack:
         ]
 
         def forward(arguments: Any, structure: Any, size: int, is_training: bool) -> Any:
-            """Take one model's step, up to the update of its weights: what `train_step` does, on given values."""
+            """Take one model's step, up to the update of its weights, as `train_step` does."""
             weights, state, constants, metrics, leaves = arguments
             mapping = zip(variables, [*weights, *state, *metrics], strict=True)
             with (
@@ -1048,9 +1313,15 @@ class _Stack:
         try:
             if self.training.full:
                 self._train = compiled(train, jit, order, number, number, self.empty_metrics)
-            self._finish = compiled(finish, jit and settings.use_xla(template, training.table, 1), rest, *self._test_order, self.empty_metrics)
+            self._finish = compiled(
+                finish,
+                jit and settings.use_xla(template, training.table, 1),
+                rest,
+                *self._test_order,
+                self.empty_metrics,
+            )
         except (NotImplementedError, TypeError, ValueError) as error:
-            raise _CannotStackError from error  # an op that cannot be vectorized; training one by one shows other errors
+            raise _CannotStackError from error  # an op that cannot be vectorized, or what `fit` will show
         self.jit = jit
 
     def _order(self, epoch: int) -> Any:
@@ -1243,11 +1514,91 @@ def _check_batch_size(batch_size: int | None) -> int:
 
 
 def _check_targets(model: keras.Model, table: _Table) -> None:
-    pass
+    """Refuse labels that do not go with the loss: TensorFlow may train on them without a word."""
+    x, y, _ = keras.utils.unpack_x_y_sample_weight(table.structure)
+    if y is None or type(model).train_step is not keras.Model.train_step:
+        return
+    if getattr(model, "outputs", None):
+        shapes = [tuple(output.shape) for output in model.outputs]
+    else:  # a subclass tells its output by making one
+        row = _Table(x, keras.tree.flatten(x)).take([0])
+        y_pred = model(row.batch(_upload(row.leaves), tf.constant([0])), training=False)
+        shapes = [tuple(output.shape) for output in keras.tree.flatten(y_pred)]
+    names = list(getattr(model, "output_names", None) or range(len(shapes)))
+    targets, losses = (_by_output(value, names) for value in (y, model.loss))
+    for name, shape in zip(names, shapes, strict=True):
+        if isinstance(targets.get(name), np.ndarray):
+            label = "y" if len(names) == 1 else f"y[{name!r}]"
+            _check_target(label, targets[name], shape, losses.get(name))
+
+
+def _by_output(value: Any, names: list[Any]) -> dict[Any, Any]:
+    if isinstance(value, dict):
+        return value
+    values = value if isinstance(value, list | tuple) else [value]
+    return dict(zip(names, values, strict=False))
+
+
+def _check_target(name: str, y: npt.NDArray[Any], shape: tuple[int | None, ...], loss: Any) -> None:
+    kind = loss if isinstance(loss, str) else getattr(loss, "__name__", type(loss).__name__)
+    kind = kind.lower().replace("_", "")
+    classes = shape[-1]
+    one_hot = y.ndim == len(shape) and y.shape[-1] == classes
+    if kind == "categoricalcrossentropy" and not one_hot:
+        raise ValueError(
+            f"`{name}` must be one-hot, {classes} columns, for categorical_crossentropy; numbers go with "
+            f"sparse_categorical_crossentropy. Received: shape {y.shape}"
+        )
+    if kind == "sparsecategoricalcrossentropy":
+        if one_hot and classes != 1:
+            raise ValueError(
+                f"`{name}` must be class numbers for sparse_categorical_crossentropy; one-hot rows go with "
+                f"categorical_crossentropy. Received: shape {y.shape}"
+            )
+        ignored = getattr(loss, "ignore_class", None)
+        _check_range(
+            name, y, (y >= 0) & (y < classes) | (y == ignored), f"classes from 0 to {(classes or 1) - 1}"
+        )
+    if kind == "binarycrossentropy":
+        _check_range(name, y, (y >= 0) & (y <= 1), "labels from 0 to 1")
+
+
+def _check_range(name: str, y: npt.NDArray[Any], right: npt.NDArray[np.bool_], wanted: str) -> None:
+    if not right.all():
+        place = np.argwhere(~right)[0]
+        columns = ", ".join(map(str, place[1:]))
+        where = f"row {place[0]}" + (f", column {columns}" if columns else "")
+        raise ValueError(f"`{name}` must be {wanted}. Received: {y[tuple(place)]} in {where}")
+
+
+_BATCH_HOOKS = [f"on_{phase}batch_{end}" for phase in ("", "train_", "test_") for end in ("begin", "end")]
 
 
 def _check_callbacks(callbacks: Any) -> list[keras.callbacks.Callback]:
-    return list(keras.tree.flatten(callbacks)) if callbacks else []
+    checked = keras.tree.flatten(callbacks) if callbacks else []
+    for callback in checked:
+        name = type(callback).__name__
+        if not isinstance(callback, keras.callbacks.Callback):
+            raise TypeError(f"`callbacks` must be keras.callbacks.Callback objects. Received: {name}")
+        for hook in _BATCH_HOOKS:
+            if not _acts_at_epochs(callback, hook):
+                raise TypeError(
+                    "`callbacks` must act at epochs, as all batches are one call; use model.fit for one that needs "
+                    f"every batch. Received: {name}, which has {hook}"
+                )
+    return list(checked)
+
+
+def _acts_at_epochs(callback: keras.callbacks.Callback, hook: str) -> bool:
+    """Say whether a callback leaves the hook alone, or is Keras's own and can do without."""
+    if hook in vars(callback):
+        return False
+    owner = next(cls for cls in type(callback).__mro__ if hook in vars(cls))
+    if owner in (keras.callbacks.ModelCheckpoint, keras.callbacks.BackupAndRestore):
+        return bool(callback.save_freq == "epoch")
+    if owner is keras.callbacks.TensorBoard:
+        return bool(callback.update_freq == "epoch" and not callback.profile_batch)
+    return owner in (keras.callbacks.Callback, keras.callbacks.ProgbarLogger, keras.callbacks.TerminateOnNaN)
 
 
 def _check_many_callbacks(callbacks: Any, count: int) -> list[list[keras.callbacks.Callback]]:
@@ -1286,7 +1637,7 @@ def _check_splits(splits: Sequence[tuple[Any, Any]], count: int, n: int) -> list
             )
             if wrong or not pair[0].size:
                 raise ValueError(
-                    f"`splits[{i}]` must hold row numbers from 0 to {n - 1}, at least one to train on. Received: {part!r}"
+                    f"`splits[{i}]` must be row numbers from 0 to {n - 1}, some to train on. Received: {part!r}"
                 )
         checked.append((pair[0].astype(np.int64), pair[1].astype(np.int64)))
     return checked

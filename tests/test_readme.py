@@ -1,0 +1,44 @@
+"""What the README says, held against the tree."""
+
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+from recipes.__main__ import names, table
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+
+
+def test_the_table_is_generated():
+    assert table() in README, "put the output of `python -m recipes --table` into the README"
+
+
+def test_every_command_names_a_file_or_a_module_that_is_there():
+    commands = [shlex.split(line) for kind, text in BLOCKS if kind == "sh" for line in text.splitlines()]
+    assert [words[0] for words in commands][:2] == ["scripts/recipe", "scripts/test"]
+    for words in commands:
+        if words[0].startswith("scripts/"):
+            assert (ROOT / words[0]).stat().st_mode & 0o111
+        if words[:2] == ["scripts/recipe", "recipe"] or "recipes" in words:
+            assert words[-1] in (*names(), "recipes") or words[-1].startswith("-")
+        if words[0] == "python":
+            module = words[2].split(".")
+            assert (ROOT / "/".join(module)).is_dir() or (ROOT / ("/".join(module) + ".py")).is_file()
+
+
+def test_the_python_examples_run(tmp_path):
+    examples = [text for kind, text in BLOCKS if kind == "python"]
+    assert examples
+    for text in examples:
+        result = subprocess.run([sys.executable, "-c", text], cwd=tmp_path, capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("link", re.findall(r"\]\((?!http)([^)#]+)\)", README))
+def test_links_lead_somewhere(link):
+    assert (ROOT / link).exists()

@@ -1,0 +1,217 @@
+import importlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+from conftest import ROOT
+
+from recipes.__main__ import describe, names
+from toolkit import Data, load
+from toolkit.run import Run, cli
+
+FIGURES = {
+    "boston": ["folds.png"],
+    "dynamic": ["mae.png"],
+    "imdb": ["loss.png", "accuracy.png"],
+    "mnist": ["accuracy.png", "mistakes.png"],
+    "reuters": ["accuracy.png", "confusion.png"],
+    "saving": ["mae.png"],
+}
+
+
+def command(*args, **kwargs):
+    return subprocess.run([sys.executable, "-m", *args], capture_output=True, text=True, cwd=ROOT, **kwargs)
+
+
+def quick(name, tmp_path, *options):
+    """Run a recipe quickly on the sample, in this process; return its report and folder."""
+    module = importlib.import_module(f"recipes.{name}")
+    with pytest.raises(SystemExit) as exit_:
+        cli(module.main, ["--quick", "--data", "sample", "--out", str(tmp_path), *options])
+    assert exit_.value.code == 0
+    (folder,) = tmp_path.glob(f"{name}/*")
+    return json.loads((folder / "report.json").read_text()), folder
+
+
+def test_every_recipe_has_its_figures_listed_here():
+    assert sorted(FIGURES) == names()
+
+
+@pytest.mark.parametrize("name", names())
+def test_it_runs_on_the_sample(name, tmp_path, capsys):
+    report, folder = quick(name, tmp_path)
+    out = capsys.readouterr().out
+    assert report["verdict"] == "not judged"
+    assert report["data"][0]["source"] == "sample"
+    assert set(report["expected"]) <= set(report["metrics"])
+    baseline, linear = (
+        [value for key, value in report["metrics"].items() if key.startswith(kind)]
+        for kind in ("baseline_", "linear_")
+    )
+    assert baseline
+    assert linear
+    assert out.startswith("SAMPLE DATA")
+    assert "SAMPLE DATA" in out.splitlines()[-1]
+    for figure in FIGURES[name]:
+        assert (folder / figure).read_bytes().startswith(b"\x89PNG")
+    assert list(folder.glob("*.csv"))
+    for model in folder.glob("*.keras"):
+        assert load(model).count_params() > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("mnist", ["--dataset", "fashion_mnist", "--one-hot"]),
+        (
+            "imdb",
+            ["--hidden-layers", "1", "--activation", "tanh", "--loss", "mse", "--review", "A great film!"],
+        ),
+        ("reuters", ["--one-hot", "--units", "4"]),
+        (
+            "boston",
+            ["--loss", "huber", "--dataset", "california_housing", "--batch-size", "256", "--repeats", "2"],
+        ),
+        ("dynamic", ["--hidden-layers", "0", "--tolerance", "1"]),
+    ],
+)
+def test_its_options_work(name, options, tmp_path, capsys):
+    report, _ = quick(name, tmp_path, *options)
+    assert report["status"] == "finished"
+    if name == "imdb":
+        assert re.search(r"Your review is positive with probability 0\.\d{3}", capsys.readouterr().out)
+
+
+def test_a_trained_model_beats_the_baseline_on_the_sample_and_not_what_can_be_known(tmp_path):
+    report, _ = quick("imdb", tmp_path, "--epochs", "8", "--batch-size", "64")
+    metrics = report["metrics"]
+    assert metrics["baseline_accuracy"] + 0.2 < metrics["test_accuracy"] < Data("sample").imdb().best + 0.02
+
+
+def test_integer_and_one_hot_labels_give_the_same_result(tmp_path):
+    one = quick("reuters", tmp_path / "integer")[0]["metrics"]["test_accuracy"]
+    other = quick("reuters", tmp_path / "one_hot", "--one-hot")[0]["metrics"]["test_accuracy"]
+    assert one == pytest.approx(other, abs=1e-6)
+
+
+def test_a_model_that_fails_to_build_a_sublayer_would_be_noticed(tmp_path):
+    """The guard of the recipe `saving` is red when a class comes back with other weights."""
+    from recipes.saving import Subclassed
+
+    class Forgetful(Subclassed):
+        def build(self, shape):
+            """Leave the sublayers to be built by the first call, as the trap has it."""
+
+    run = Run("saving", tmp_path, Data("sample"), 0, {}, True)
+    keras.saving.get_custom_objects()["Forgetful"] = Forgetful
+    try:
+        x = np.random.default_rng(0).normal(size=(8, 3)).astype("float32")
+        model = Forgetful(4)
+        wanted = model(x)
+        sound = Subclassed(4)
+        sound.build(x.shape)
+        for each, name in ((sound, "sound"), (model, "forgetful")):
+            each.save(tmp_path / f"{name}.keras")
+        (loaded,) = run.predict_elsewhere([tmp_path / "sound.keras"], x)
+        np.testing.assert_array_equal(loaded, sound.predict(x, verbose=0))
+        with pytest.warns(UserWarning, match="variables"):
+            forgetful = load(tmp_path / "forgetful.keras")
+        assert not np.allclose(forgetful(x), wanted)
+    finally:
+        del keras.saving.get_custom_objects()["Forgetful"]
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("name", names())
+def test_it_lands_in_its_range_on_the_real_data(name, tmp_path):
+    result = command(f"recipes.{name}", "--out", str(tmp_path), "--data", "real")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "Verdict: inside" in result.stdout
+    assert result.stderr == ""
+    (path,) = tmp_path.glob("*/*/report.json")
+    report = json.loads(path.read_text())
+    assert report["verdict"] == "inside"
+    for metric, (low, high) in describe(name)["expected"].items():
+        assert low <= report["metrics"][metric] <= high
+    for metric, value in report["metrics"].items():
+        if metric == "test_accuracy":
+            assert value > report["metrics"]["baseline_accuracy"] + 0.3
+        if metric in ("test_mae", "cv_mae"):
+            assert value < report["metrics"]["baseline_mae"] - 2
+
+
+def test_without_data_and_network_it_falls_back_says_so_and_exits_with_0(tmp_path):
+    offline = {"KERAS_HOME": str(tmp_path), "HOME": str(tmp_path), "http_proxy": "http://127.0.0.1:9"}
+    offline |= {"https_proxy": "http://127.0.0.1:9", "PYTHONPATH": str(ROOT)}
+    env = {key: value for key, value in os.environ.items() if not key.lower().endswith("_proxy")} | offline
+    result = command("recipes", "boston", "--quick", "--out", str(tmp_path / "runs"), env=env)
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert lines[0].startswith("SAMPLE DATA")
+    assert lines[-1].startswith("SAMPLE DATA")
+    assert result.stderr == ""
+
+
+def test_ctrl_c_leaves_a_report_the_history_so_far_and_status_130(tmp_path):
+    options = ["--data", "sample", "--epochs", "100000", "--batch-size", "64", "--out", str(tmp_path)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "recipes.imdb", *options], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    for line in process.stdout:
+        if line.startswith("Epoch 1"):
+            break
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    rest = process.stdout.read()
+    assert process.wait(timeout=60) == 130
+    assert "Interrupted" in rest
+    (folder,) = tmp_path.glob("imdb/*")
+    report = json.loads((folder / "report.json").read_text())
+    assert report["status"] == "interrupted"
+    assert "linear_accuracy" in report["metrics"]
+    assert len((folder / "history.csv").read_text().splitlines()) >= 2
+
+
+def test_the_list_shows_every_recipe_and_does_not_wait_for_tensorflow():
+    code = """
+import sys, recipes.__main__
+print(recipes.__main__.listing(), end="")
+assert not {"keras", "tensorflow", "numpy"} & set(sys.modules)
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    assert command("recipes").stdout == result.stdout
+    for name in names():
+        assert f"\n{name} " in "\n" + result.stdout
+        assert describe(name)["title"][:50] in result.stdout
+    assert max(map(len, result.stdout.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("args", "status", "message"),
+    [
+        (["imbd"], 2, "no recipe is called 'imbd'. Did you mean imdb?"),
+        (["zzz"], 2, "There are: boston, dynamic"),
+        (["--help"], 0, "usage: python -m recipes"),
+    ],
+)
+def test_the_list_helps_with_a_mistake(args, status, message):
+    result = command("recipes", *args)
+    assert result.returncode == status
+    assert message in result.stdout + result.stderr
+
+
+def test_help_of_a_recipe_by_either_way_is_the_same():
+    one, other = command("recipes", "imdb", "--help"), command("recipes.imdb", "--help")
+    assert one.returncode == other.returncode == 0
+    assert one.stdout == other.stdout
+    assert one.stderr == other.stderr == ""
+    assert "--hidden-layers INT" in one.stdout
