@@ -15,7 +15,7 @@ from typing import Any
 USAGE = """\
 usage: python -m recipes [NAME [OPTIONS]]
 
-Without a NAME, list the recipes. With one, run it; NAME --help shows its options.
+Without a NAME, list the recipes; with one, run it (NAME --help: its options).
 """
 
 

@@ -78,7 +78,7 @@ def main(
     splits = [split for r in range(repeats) for split in toolkit.kfold(len(x), folds, seed=run.seed + r)]
     models = [build_model(x[train], units, loss) for train, _ in splits]
     histories = toolkit.fit_many(models, x, y, splits, epochs=epochs, batch_size=batch_size)
-    toolkit.plot_folds(histories, "mae").figure.savefig(run.path("folds.png"))
+    toolkit.plot_folds(histories, "mae", skip=epochs // 20).figure.savefig(run.path("folds.png"))
     curve = np.mean([history.history["val_mae"] for history in histories], axis=0)
     best_epochs = int(curve.argmin()) + 1
     scores = [round(history.history["val_mae"][best_epochs - 1], 2) for history in histories]

@@ -5,7 +5,7 @@ Teaches   Subclassing; Python `for` and `if` on settings; three ways to write a 
 Data      Boston housing: 404 + 102 rows, 13 features, prices in thousands of dollars.
 Source    Chollet, Deep Learning with Python (edition 2), section 7.2; Bai et al., NeurIPS 2019.
 Takes     ? s
-Try next  --tolerance 1 or 1e-6: what becomes of the score, and of the time? --hidden-layers 0 or 3
+Try next  --tolerance 1 or 1e-6: what becomes of the score, and of the time? --hidden-layers 3
 """
 
 import keras

@@ -16,13 +16,13 @@ import keras
 import numpy as np
 from keras import layers
 from matplotlib.figure import Figure
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import RidgeClassifier
 from sklearn.metrics import ConfusionMatrixDisplay, classification_report, confusion_matrix
 
 import toolkit
 from toolkit.run import Run, cli
 
-EXPECTED = {"baseline_accuracy": (0.36, 0.37), "linear_accuracy": (0.78, 0.8), "test_accuracy": (0.775, 0.81)}
+EXPECTED = {"baseline_accuracy": (0.36, 0.37), "linear_accuracy": (0.8, 0.82), "test_accuracy": (0.775, 0.81)}
 QUICK = {"epochs": 2}
 
 
@@ -50,8 +50,7 @@ def main(
     """
     # 1. Data: a newswire is a list of word ranks; it becomes a vector that says which words occur.
     data = run.data.reuters(num_words=10_000)
-    (train_news, y), (test_news, y_test) = data
-    topics = data.class_names
+    (train_news, y), (test_news, y_test), topics = *data, data.class_names
     print(f'A newswire, topic "{topics[y[0]]}": {toolkit.decode(train_news[0], data.word_index)[:150]} ...')
     x, x_test = (toolkit.multi_hot(news, 10_000, sparse=True) for news in (train_news, test_news))
     encode = partial(keras.utils.to_categorical, num_classes=46) if one_hot else np.asarray
@@ -60,11 +59,10 @@ def main(
     print(f"{overlap:.1%} of the test newswires also stand in the training set.")
 
     # 2. Baselines: always the largest topic, a random guess, and a linear model on the same vectors.
-    majority, guess = np.bincount(y).argmax(), np.random.default_rng(run.seed).permutation(y_test)
-    run.score(
-        baseline_accuracy=np.mean(y_test == majority), baseline_random_accuracy=np.mean(y_test == guess)
-    )
-    linear = LogisticRegression(C=0.1).fit(x.astype("float32"), y)
+    shuffled = np.random.default_rng(run.seed).permutation(y_test)
+    run.score(baseline_accuracy=np.mean(y_test == np.bincount(y).argmax()))
+    run.score(baseline_random_accuracy=np.mean(y_test == shuffled))
+    linear = RidgeClassifier(alpha=100, tol=0.01).fit(x.astype("float32"), y)
     run.score(linear_accuracy=linear.score(x_test, y_test))
 
     # 3. Train, and watch the last ninth of the rows. toolkit.fit is model.fit, one compiled call an epoch.
@@ -83,8 +81,7 @@ def main(
 
     # 5. Use it: where is it right, and what does it take for what?
     probabilities = model.predict(x_test, batch_size=batch_size, verbose=0)
-    guesses = probabilities.argmax(axis=1)
-    words = toolkit.decode(test_news[0], data.word_index)
+    guesses, words = probabilities.argmax(axis=1), toolkit.decode(test_news[0], data.word_index)
     print(f'"{topics[guesses[0]]}" with probability {probabilities[0].max():.2f}: {words[:100]} ...')
     largest = np.bincount(y_test).argsort()[:-11:-1]
     names = [topics[topic] for topic in largest]

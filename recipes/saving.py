@@ -70,7 +70,7 @@ def main(run: Run, *, epochs: int = 100) -> None:
         path = toolkit.save(model, run.path(f"{name}.keras"))
         print(f"Saved {path.name}: {path.stat().st_size:,} bytes")
     logs = {name: run.path(f"{name}.csv") for name in models}
-    toolkit.plot_history(logs, "mae", skip=5).figure.savefig(run.path("mae.png"))
+    toolkit.plot_history(logs, "mae", skip=epochs // 20).figure.savefig(run.path("mae.png"))
     model = models["sequential"]
     run.score(test_mae=model.evaluate(x_test, y_test, verbose=0, return_dict=True)["mae"])
 

@@ -52,9 +52,9 @@ if [ "$(cat "$VENV/stamp" 2>/dev/null)" != "$wanted" ]; then
     while kill -0 "$installer" 2>/dev/null; do
         sleep 1
         seconds=$((seconds + 1))
-        if [ $((seconds % 5)) -eq 0 ]; then
-            doing=$(grep -E '^(Collecting|Installing|  Downloading)' "$VENV/setup.log" | tail -n 1 | cut -c 1-60)
-            echo "  $seconds s: $doing" >&2
+        if [ $((seconds % 10)) -eq 0 ]; then
+            doing=$(grep -oE '^(Collecting|Installing|  Downloading)' "$VENV/setup.log" | tail -n 1)
+            echo "  $seconds s: ${doing:-Starting}, .venv holds $(du -sm "$VENV" | cut -f 1) MB" >&2
         fi
     done
     wait "$installer"

@@ -13,6 +13,7 @@ import itertools
 import json
 import os
 import socket
+import sys
 import tempfile
 import threading
 import urllib.error
@@ -539,7 +540,8 @@ def _fetch(file: str, places: Iterable[Path]) -> bytes:
         socket.setdefaulttimeout(_CONNECT_SECONDS)
         download = Path(folder) / target.name
         try:
-            keras.utils.get_file(target.name, origin=_url(file), cache_dir=folder, cache_subdir="")
+            with contextlib.redirect_stdout(sys.stderr):  # the progress bar is not a result
+                keras.utils.get_file(target.name, origin=_url(file), cache_dir=folder, cache_subdir="")
             content = download.read_bytes()
         except Exception as error:  # Keras raises nothing narrower
             cause = error.__context__ or error

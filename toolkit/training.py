@@ -92,7 +92,7 @@ def fit(
     [1.0, 0.9409]
     """
     _check_model(model)
-    table = _table(x, y, sample_weight, class_weight)
+    table = _table(x, y, sample_weight)
     validation = None
     if validation_data is not None:
         validation_x, validation_y, validation_weight = keras.utils.unpack_x_y_sample_weight(validation_data)
@@ -107,6 +107,8 @@ def fit(
     for part in (table, validation):
         if part is not None:
             _check_targets(model, part)
+    if class_weight is not None:  # for training alone
+        table = _weighted(table, class_weight)
     training_feed = _Feed(table, _check_batch_size(batch_size))
     validation_feed = training_feed if validation is None else _Feed(validation, training_feed.batch_size)
     member = _Member(
@@ -467,7 +469,7 @@ def _sparse_batch(csr: tuple[tf.Tensor, ...], indices: tf.Tensor, width: int) ->
     )
 
 
-def _table(x: Any, y: Any, sample_weight: Any, class_weight: Any = None, prefix: str = "") -> _Table:
+def _table(x: Any, y: Any, sample_weight: Any, prefix: str = "") -> _Table:
     """Check the arrays and pack them as `model.fit` does."""
     x, y, sample_weight = (
         None if value is None else _convert(prefix + name, value)
@@ -475,10 +477,6 @@ def _table(x: Any, y: Any, sample_weight: Any, class_weight: Any = None, prefix:
     )
     if x is None:
         raise ValueError(f"`{prefix}x` must be an array. Received: None")
-    if class_weight is not None:
-        if sample_weight is not None:
-            raise ValueError("`class_weight` must be None where `sample_weight` is given. Received: both")
-        sample_weight = _class_weights(y, class_weight)
     if sample_weight is not None and keras.tree.is_nested(y) and not keras.tree.is_nested(sample_weight):
         sample_weight = keras.tree.map_structure(lambda _: sample_weight, y)
     structure = keras.utils.pack_x_y_sample_weight(x, y, sample_weight)
@@ -520,7 +518,8 @@ def _convert(name: str, value: Any) -> Any:
         )
     if leaf.dtype.kind == "f":
         if leaf.dtype != keras.config.floatx():
-            leaf = leaf.astype(keras.config.floatx())
+            with np.errstate(over="ignore"):  # what overflows is refused as infinite
+                leaf = leaf.astype(keras.config.floatx())
         _check_finite(name, leaf)
     return leaf
 
@@ -710,6 +709,12 @@ class _Job:
         def use_xla(steps: int) -> bool:
             return settings.use_xla(model, training.table, steps)
 
+        plain = (
+            type(model).train_step is keras.Model.train_step
+            and type(model).compute_loss is keras.Model.compute_loss
+        )
+        if plain and model.built and model.trainable_variables:
+            _build(model, training.table)
         self.train = _Steps(model.train_step, training, use_xla, len(member.rows))
         self.test = _Steps(model.test_step, validation, use_xla, len(member.validation_rows))
         self.finite: Any = None
@@ -905,9 +910,14 @@ class _FoldStore:
     """A folder with a file for each finished fold of one run."""
 
     def __init__(
-        self, folder: Path, table: _Table, splits: list[tuple[Rows, Rows]], model: keras.Model, settings: _Settings,
+        self,
+        folder: Path,
+        table: _Table,
+        splits: list[tuple[Rows, Rows]],
+        model: keras.Model,
+        settings: _Settings,
         batch_size: int | None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.folder = folder
         names = {layer.name: f"#{i}" for i, layer in enumerate(model._flatten_layers())}
         config = [model.get_config(), model.get_compile_config()]
@@ -1102,7 +1112,7 @@ class _Stack:
 
         table = training.table
         _build(self.template, table)
-        for member in members:
+        for member in members[1:]:
             if not member.model.optimizer.built:
                 member.model.optimizer.build(member.model.trainable_variables)
         count = len(members)
@@ -1390,7 +1400,9 @@ def _slots(optimizer: keras.optimizers.Optimizer) -> list[Any]:
 
 
 def _build(model: keras.Model, table: _Table) -> None:
-    """Create the variables of the metrics, which Keras makes when it sees the first batch."""
+    """Create what Keras makes when it sees the first batch: in a trace, it would cost a second trace."""
+    if not model.optimizer.built:
+        model.optimizer.build(model.trainable_variables)
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(
         table.batch(_upload(table.take([0]).leaves), tf.constant([0]))
     )
@@ -1583,8 +1595,8 @@ def _check_callbacks(callbacks: Any) -> list[keras.callbacks.Callback]:
         for hook in _BATCH_HOOKS:
             if not _acts_at_epochs(callback, hook):
                 raise TypeError(
-                    "`callbacks` must act at epochs, as all batches are one call; use model.fit for one that needs "
-                    f"every batch. Received: {name}, which has {hook}"
+                    "`callbacks` must act at epochs, as all batches are one call; "
+                    f"use model.fit for one that needs every batch. Received: {name}, which has {hook}"
                 )
     return list(checked)
 
@@ -1637,7 +1649,7 @@ def _check_splits(splits: Sequence[tuple[Any, Any]], count: int, n: int) -> list
             )
             if wrong or not pair[0].size:
                 raise ValueError(
-                    f"`splits[{i}]` must be row numbers from 0 to {n - 1}, some to train on. Received: {part!r}"
+                    f"`splits[{i}]` must be row numbers below n={n}, some to train on. Received: {part!r}"
                 )
         checked.append((pair[0].astype(np.int64), pair[1].astype(np.int64)))
     return checked

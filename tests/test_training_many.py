@@ -1,0 +1,385 @@
+import json
+import re
+
+import keras
+import numpy as np
+import pytest
+import scipy.sparse
+from keras import layers
+
+from toolkit import training
+from toolkit.splits import kfold
+from toolkit.training import CrossValidation, cross_validate, fit, fit_many
+
+RNG = np.random.default_rng(0)
+X = RNG.random((45, 5), dtype=np.float32) * [1, 10, 1, 1, 5]
+Y = (X @ RNG.random((5, 1))).astype(np.float32)
+LABELS = (X[:, 0] * 3).astype(np.int64)
+SPLITS = kfold(45, 4)  # 33 or 34 rows to train on: the last batches of 8 have 1 or 2
+
+
+def build(i=0, rate=0.01, optimizer=keras.optimizers.Adam, inner=(), last=None, **options):
+    keras.utils.set_random_seed(i)
+    rows = X[SPLITS[i % 4][0]]
+    scale = layers.Normalization(mean=rows.mean(axis=0), variance=rows.var(axis=0))
+    model = keras.Sequential(
+        [keras.Input((5,)), scale, layers.Dense(6, "relu"), *inner, last or layers.Dense(1)]
+    )
+    options = {"loss": "mse", "metrics": ["mae"]} | options
+    model.compile(optimizer=optimizer(rate), **options)
+    return model
+
+
+@pytest.fixture
+def stacks(monkeypatch):
+    """Count the models that are trained in stacks."""
+    counted = []
+    original = training._run_stacked
+    monkeypatch.setattr(
+        training,
+        "_run_stacked",
+        lambda stack, *rest: (counted.append(len(stack.members)), original(stack, *rest)),
+    )
+    return counted
+
+
+def check_equal(models, histories, alone, y=Y, splits=SPLITS, rtol=1e-4, **arguments):
+    """Compare with `fit` on each model's rows."""
+    sample_weight = arguments.pop("sample_weight", None)
+    for model, history, expected, (rows, validation) in zip(models, histories, alone, splits, strict=True):
+        if validation is not None and len(validation):
+            arguments["validation_data"] = (X[validation], y[validation])
+        if sample_weight is not None:
+            arguments["sample_weight"] = sample_weight[rows]
+            arguments["validation_data"] += (sample_weight[validation],)
+        keras.utils.set_random_seed(5)
+        wanted = fit(expected, X[rows], y[rows], verbose=0, **arguments).history
+        assert list(history.history) == list(wanted)
+        for name in wanted:
+            np.testing.assert_allclose(history.history[name], wanted[name], rtol=rtol, err_msg=name)
+        for a, b in zip(model.get_weights(), expected.get_weights(), strict=True):
+            np.testing.assert_allclose(a, b, rtol=rtol, atol=1e-5)
+        assert int(model.optimizer.iterations) == int(expected.optimizer.iterations)
+
+
+OPTIMIZERS = keras.optimizers
+STACKED = {
+    "adam": {},
+    "rmsprop": {"optimizer": OPTIMIZERS.RMSprop},
+    "momentum": {"optimizer": lambda rate: OPTIMIZERS.SGD(rate, momentum=0.9, nesterov=True)},
+    "adamw": {"optimizer": lambda rate: OPTIMIZERS.AdamW(rate, weight_decay=0.1)},
+    "ema": {"optimizer": lambda rate: OPTIMIZERS.Nadam(rate, use_ema=True, ema_momentum=0.5)},
+    "batch normalization": {"inner": [layers.BatchNormalization], "optimizer": OPTIMIZERS.SGD},
+    "regularizer": {"last": lambda: layers.Dense(1, kernel_regularizer="l2")},
+}
+ALONE = {
+    "clipnorm": {"optimizer": lambda rate: OPTIMIZERS.Adam(rate, clipnorm=0.1)},
+    "activity regularizer": {"last": lambda: layers.Dense(1, activity_regularizer="l2")},
+    "loss of one's own": {"loss": lambda y, y_pred: keras.ops.mean(keras.ops.square(y - y_pred))},
+    "summed loss": {"loss": keras.losses.MeanSquaredError(reduction="sum"), "rate": 1e-3},
+}
+
+
+@pytest.mark.parametrize("row", [*STACKED, *ALONE])
+def test_equals_fit_alone(row, stacks):
+    options = (STACKED | ALONE)[row]
+
+    def make(i):
+        made = {name: options[name] for name in options if name not in ("inner", "last")}
+        inner = [layer() for layer in options.get("inner", [])]
+        return build(i, inner=inner, last=options["last"]() if "last" in options else None, **made)
+
+    models, alone = ([make(i) for i in range(4)] for _ in range(2))
+    keras.utils.set_random_seed(5)
+    histories = fit_many(models, X, Y, SPLITS, epochs=3, batch_size=8, verbose=0)
+    assert stacks == ([4] if row in STACKED else [])
+    check_equal(models, histories, alone, epochs=3, batch_size=8)
+
+
+def test_dropout_equals_fit_alone(stacks):
+    models, alone = ([build(i, inner=[layers.Dropout(0.5)]) for i in range(4)] for _ in range(2))
+    keras.utils.set_random_seed(5)
+    histories = fit_many(models, X, Y, SPLITS, epochs=2, batch_size=8, verbose=0)
+    check_equal(models, histories, alone, epochs=2, batch_size=8)
+
+
+def test_xla_gives_the_same_numbers(stacks):
+    models, alone = ([build(i) for i in range(4)] for _ in range(2))
+    keras.utils.set_random_seed(5)
+    histories = fit_many(models, X, Y, SPLITS, epochs=3, batch_size=8, verbose=0, jit=True)
+    assert stacks == [4]
+    check_equal(models, histories, alone, epochs=3, batch_size=8)
+
+
+def test_grid_of_learning_rates(stacks):
+    rates = [0.001, 0.01, 0.1]
+    models, alone = ([build(0, rate) for rate in rates] for _ in range(2))
+    splits = [SPLITS[0]] * 3
+    keras.utils.set_random_seed(5)
+    histories = fit_many(models, X, Y, splits, epochs=3, batch_size=8, verbose=0)
+    assert stacks == [3]
+    check_equal(models, histories, alone, splits=splits, epochs=3, batch_size=8)
+    assert [float(model.optimizer.learning_rate) for model in models] == pytest.approx(rates)
+
+
+def test_mixed_architectures_and_splits_of_other_lengths(stacks):
+    sizes = [
+        (np.arange(30), np.arange(30, 45)),
+        (np.arange(7), None),
+        (np.arange(40), []),
+        (np.arange(30, 45), [1]),
+    ]
+
+    def make():
+        return [build(0), build(1, inner=[layers.Dense(2)]), build(2), build(3)]
+
+    models, alone = make(), make()
+    keras.utils.set_random_seed(5)
+    histories = fit_many(models, X, Y, sizes, epochs=2, batch_size=8, verbose=0)
+    assert stacks == []
+    check_equal(models[:1], histories[:1], alone[:1], splits=sizes[:1], epochs=2, batch_size=8)
+    check_equal(models[1:3], histories[1:3], alone[1:3], splits=sizes[1:3], epochs=2, batch_size=8)
+
+
+def test_weights_of_rows_and_classes(stacks):
+    weights = np.linspace(0.5, 2.0, 45).astype(np.float32)
+    options = {"weighted_metrics": ["mse"], "metrics": None}
+    models, alone = ([build(i, **options) for i in range(4)] for _ in range(2))
+    keras.utils.set_random_seed(5)
+    histories = fit_many(models, X, Y, SPLITS, epochs=2, batch_size=8, verbose=0, sample_weight=weights)
+    check_equal(models, histories, alone, epochs=2, batch_size=8, sample_weight=weights)
+
+    def classifier(i):
+        softmax = layers.Dense(3, activation="softmax")
+        return build(i, last=softmax, loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+
+    models, alone = ([classifier(i) for i in range(4)] for _ in range(2))
+    keras.utils.set_random_seed(5)
+    class_weight = {0: 3.0, 2: 0.5}
+    histories = fit_many(
+        models, X, LABELS, SPLITS, epochs=2, batch_size=8, verbose=0, class_weight=class_weight
+    )
+    check_equal(models, histories, alone, y=LABELS, epochs=2, batch_size=8, class_weight=class_weight)
+    assert stacks == [4, 4]
+
+
+def test_early_stopping_of_each_model(stacks):
+    def stop(i):
+        baseline = [1e9, 0.0, 0.0, 1e9][i]  # models 1 and 2 can never reach 0 and stop
+        return [
+            keras.callbacks.EarlyStopping(
+                "val_loss", patience=i + 1, baseline=baseline, restore_best_weights=i == 2
+            )
+        ]
+
+    models, alone = ([build(i) for i in range(4)] for _ in range(2))
+    keras.utils.set_random_seed(5)
+    histories = fit_many(models, X, Y, SPLITS, epochs=6, batch_size=8, verbose=0, callbacks=stop)
+    assert stacks == [4]
+    assert [len(history.epoch) for history in histories] == [6, 2, 3, 6]
+    for i in range(4):
+        one = slice(i, i + 1)
+        check_equal(
+            models[one],
+            histories[one],
+            alone[one],
+            splits=SPLITS[one],
+            epochs=6,
+            batch_size=8,
+            callbacks=stop(i),
+        )
+
+
+def test_stopped_models_leave_the_stack(monkeypatch):
+    sizes = []
+    original = training._Stack.__init__
+    monkeypatch.setattr(
+        training._Stack,
+        "__init__",
+        lambda self, members, *rest: (sizes.append(len(members)), original(self, members, *rest))[1],
+    )
+    stop = [[keras.callbacks.EarlyStopping("loss", patience=1, baseline=0.0)] for _ in range(3)] + [[]]
+    fit_many([build(i) for i in range(4)], X, Y, SPLITS, epochs=5, batch_size=8, verbose=0, callbacks=stop)
+    assert sizes == [4, 1]
+
+
+def test_callback_that_changes_a_model(stacks):
+    def callbacks(i):
+        def change(epoch, rate):
+            return rate * (0.5 if i == 0 else 1.0)
+
+        reset = keras.callbacks.LambdaCallback(
+            on_epoch_begin=lambda epoch, logs: (
+                i == 1 and epoch == 1 and models_now[i].layers[1].bias.assign(np.ones(6))
+            )
+        )
+        return [keras.callbacks.LearningRateScheduler(change), reset]
+
+    models, alone = ([build(i) for i in range(4)] for _ in range(2))
+    keras.utils.set_random_seed(5)
+    models_now = models
+    histories = fit_many(models, X, Y, SPLITS, epochs=3, batch_size=8, verbose=0, callbacks=callbacks)
+    assert stacks == [4]
+    models_now = alone
+    for i in range(4):
+        one = slice(i, i + 1)
+        check_equal(
+            models[one],
+            histories[one],
+            alone[one],
+            splits=SPLITS[one],
+            epochs=3,
+            batch_size=8,
+            callbacks=callbacks(i),
+        )
+
+
+def test_non_finite_weights_name_the_model():
+    models = [build(i) for i in range(4)]
+    models[2].layers[1].kernel.assign(np.full((5, 6), np.nan))
+    with pytest.raises(FloatingPointError, match="weights of c must stay finite.*after epoch 1"):
+        fit_many(models, X, Y, SPLITS, names=list("abcd"), epochs=3, verbose=0)
+    assert np.isfinite(models[0].predict(X, verbose=0)).all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"splits": SPLITS[:3]}, "`splits` must have one pair for each of the 4 models. Received: 3"),
+        ({"splits": [*SPLITS[:3], ([45], [])]}, "`splits[3]` must be row numbers below n=45"),
+        ({"splits": [*SPLITS[:3], ([-1], [])]}, "`splits[3]` must be row numbers below n=45"),
+        ({"splits": [*SPLITS[:3], ([0.5], [])]}, "`splits[3]` must be row numbers below n=45"),
+        ({"splits": [*SPLITS[:3], ([], [1])]}, "some to train on"),
+        ({"callbacks": [keras.callbacks.TerminateOnNaN()]}, "`callbacks` must be a function"),
+        (
+            {"callbacks": [[keras.callbacks.TerminateOnNaN()]] * 4},
+            "`callbacks` must differ from model to model",
+        ),
+    ],
+)
+def test_refuses(arguments, message):
+    arguments = {"splits": SPLITS} | arguments
+    with pytest.raises((TypeError, ValueError), match=re.escape(message)):
+        fit_many([build(i) for i in range(4)], X, Y, verbose=0, **arguments)
+
+
+def test_csr_goes_one_by_one(stacks):
+    models, alone = ([build(i) for i in range(4)] for _ in range(2))
+    for model in [*models, *alone]:
+        model.layers[0].mean = model.layers[0].mean * 0  # sparse rows cannot be shifted
+    x = scipy.sparse.csr_matrix(X)
+    models = [keras.Sequential([keras.Input((5,), sparse=True), layers.Dense(1)]) for _ in range(2)]
+    for model in models:
+        model.compile("sgd", "mse")
+    histories = fit_many(models, x, Y, SPLITS[:2], epochs=2, verbose=0)
+    assert stacks == []
+    assert [len(history.history["val_loss"]) for history in histories] == [2, 2]
+
+
+def test_prints_means_at_most_twenty_lines(capsys):
+    fit_many([build(i) for i in range(4)], X, Y, SPLITS, epochs=3)
+    assert len(capsys.readouterr().out.splitlines()) == 3
+    histories = fit_many([build(i) for i in range(4)], X, Y, SPLITS, epochs=100)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) <= 21
+    mean = np.mean([history.history["val_mae"][-1] for history in histories])
+    assert lines[-1].endswith(f"val_mae: {mean:.4f}")
+
+
+def build_model(rows):
+    model = keras.Sequential(
+        [keras.Input((5,)), layers.Normalization(mean=rows.mean(0), variance=rows.var(0)), layers.Dense(1)]
+    )
+    model.compile("adam", loss="mse", metrics=["mae"])
+    return model
+
+
+def test_cross_validate():
+    result = cross_validate(build_model, X, Y, folds=3, repeats=2, seed=4, epochs=4, batch_size=8, verbose=0)
+    assert result.curves["val_loss"].shape == (6, 4)
+    for fold, (rows, validation) in enumerate([*kfold(45, 3, seed=4), *kfold(45, 3, seed=5)]):
+        keras.utils.set_random_seed(4 + fold)
+        model = build_model(X[rows])
+        keras.utils.set_random_seed(4)
+        validation_data = (X[validation], Y[validation])
+        alone = fit(
+            model, X[rows], Y[rows], validation_data=validation_data, epochs=4, batch_size=8, verbose=0
+        )
+        np.testing.assert_allclose(result.histories[fold]["val_mae"], alone.history["val_mae"], rtol=1e-4)
+    mean = result.curves["val_loss"].mean(axis=0)
+    assert result.best_epoch == mean.argmin() + 1
+    np.testing.assert_allclose(result.mean["val_loss"], mean)
+    np.testing.assert_allclose(result.scores["val_mae"], result.curves["val_mae"][:, result.best_epoch - 1])
+    assert f"6 folds, best epoch {result.best_epoch} of 4 by val_loss" in repr(result)
+    with pytest.raises(AttributeError):
+        result.monitor = "loss"
+    axes = result.plot("mae").axes[0]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("epoch", "mae")
+    with pytest.raises(ValueError, match="`metric` must be one of"):
+        result.plot("accuracy")
+
+
+def test_curves_of_folds_that_stopped_early():
+    result = CrossValidation(({"val_loss": [3.0, 2.0]}, {"val_loss": [3.0, 4.0, 0.0]}))
+    np.testing.assert_array_equal(result.curves["val_loss"], [[3.0, 2.0, np.nan], [3.0, 4.0, 0.0]])
+    assert result.best_epoch == 1  # the third epoch is that of one fold alone
+
+
+def test_cross_validate_resumes(tmp_path):
+    whole = cross_validate(build_model, X, Y, folds=3, epochs=2, verbose=0, folder=tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"fold-00{i}.json" for i in (1, 2, 3)]
+    (tmp_path / "fold-002.json").unlink()
+    kept = json.loads((tmp_path / "fold-001.json").read_text())
+    kept["history"]["val_loss"][0] = 123.0  # a mark that training cannot make
+    (tmp_path / "fold-001.json").write_text(json.dumps(kept))
+    resumed = cross_validate(build_model, X, Y, folds=3, epochs=2, verbose=0, folder=tmp_path)
+    assert resumed.histories[0]["val_loss"][0] == 123.0
+    np.testing.assert_allclose(resumed.curves["val_mae"], whole.curves["val_mae"], rtol=1e-4)
+    with pytest.raises(ValueError, match="`folder` must hold folds of this very run"):
+        cross_validate(build_model, X, Y, folds=3, epochs=3, verbose=0, folder=tmp_path)
+    with pytest.raises(ValueError, match="`folder` must hold folds of this very run"):
+        cross_validate(build_model, X, Y + 1, folds=3, epochs=2, verbose=0, folder=tmp_path)
+
+
+def test_cross_validate_keeps_the_folds_that_were_finished(tmp_path):
+    def builder(kill):
+        def make(rows):
+            model = build_model(rows)
+            model.compile(keras.optimizers.Adam(clipnorm=1.0), loss="mse")  # one by one
+            return model
+
+        def callbacks(i):
+            def die(epoch, logs):
+                if kill and i == 1:
+                    raise KeyboardInterrupt
+
+            return [keras.callbacks.LambdaCallback(on_epoch_begin=die)]
+
+        return make, callbacks
+
+    make, callbacks = builder(kill=True)
+    with pytest.raises(KeyboardInterrupt):
+        cross_validate(make, X, Y, folds=3, epochs=2, verbose=0, folder=tmp_path, callbacks=callbacks)
+    assert [path.name for path in tmp_path.iterdir()] == ["fold-001.json"]
+    make, callbacks = builder(kill=False)
+    result = cross_validate(make, X, Y, folds=3, epochs=2, verbose=0, folder=tmp_path, callbacks=callbacks)
+    assert len(result.histories) == 3
+
+
+def test_stratified_and_grouped_folds(monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        training,
+        "_fit_many",
+        lambda models, table, splits, *a, finished, **k: (
+            seen.append(splits),
+            [model.__setattr__("history", keras.callbacks.History()) for model in models],
+            [model.history.history.update(val_loss=[0.0]) for model in models],
+            [finished(i) for i in range(len(models))],
+        ),
+    )
+    for options in ({"stratify": LABELS}, {"groups": np.arange(45) // 5}):
+        cross_validate(build_model, X, Y, folds=3, verbose=0, **options)
+        for (rows, validation), expected in zip(seen[-1], kfold(45, 3, **options), strict=True):
+            np.testing.assert_array_equal(validation, expected[1])
+            np.testing.assert_array_equal(rows, expected[0])
