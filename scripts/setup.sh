@@ -36,7 +36,7 @@ if [ "$(cat "$VENV/stamp" 2>/dev/null)" != "$wanted" ]; then
             echo "No Python 3.11, 3.12 or 3.13 was found on PATH. TensorFlow has no wheels for other versions." >&2
             exit 1
         fi
-        echo "Setting up .venv with $("$found" --version), once. This takes about two minutes and 2.5 GB." >&2
+        echo "Setting up .venv with $("$found" --version), once. This takes about two minutes and 2.7 GB." >&2
         if ! "$found" -m venv --clear "$VENV"; then
             echo "The virtual environment could not be made (on Debian and Ubuntu: apt install python3-venv)." >&2
             exit 1

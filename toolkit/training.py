@@ -25,6 +25,7 @@ import numpy.typing as npt
 import scipy.sparse
 import tensorflow as tf
 from keras.src.utils.rng_utils import get_random_seed  # Keras sets its seed in public, but tells it nowhere
+from tensorflow.python.ops.parallel_for import pfor
 
 Rows = npt.NDArray[np.int64]
 Logs = dict[str, Any]
@@ -823,10 +824,9 @@ def _use_xla(model: keras.Model, table: _Table, steps: int) -> bool:
         return False
     if tf.config.list_logical_devices("GPU"):
         return True
-    # XLA's convolutions are slow on a CPU.
-    return steps >= XLA_STEPS and not any(
-        "Conv" in cls.__name__ for layer in layers for cls in type(layer).__mro__
-    )
+    kinds = {cls.__name__ for layer in layers for cls in type(layer).__mro__}
+    slow = any("Conv" in kind for kind in kinds)  # XLA's convolutions are, on a CPU
+    return not slow and steps >= (XLA_STEPS // 4 if "RNN" in kinds else XLA_STEPS)  # a recurrent step is many
 
 
 # Many models
@@ -919,12 +919,7 @@ class _FoldStore:
         batch_size: int | None,
     ) -> None:
         self.folder = folder
-        names = {layer.name: f"#{i}" for i, layer in enumerate(model._flatten_layers())}
-        config = [model.get_config(), model.get_compile_config()]
-        described = json.dumps(
-            _anonymous(config, names), sort_keys=True, default=lambda item: type(item).__name__
-        )
-        digest = hashlib.sha256(f"{described} {settings} {batch_size}".encode())
+        digest = hashlib.sha256(f"{_description(model)} {settings} {batch_size}".encode())
         for array in [
             *(part for leaf in table.leaves for part in _parts(leaf)),
             *(part for pair in splits for part in pair),
@@ -1433,6 +1428,15 @@ def _with_constants(model: keras.Model, constants: list[tf.Tensor]) -> Iterator[
             layer.mean, layer.variance = mean, variance
 
 
+def _vectorize_bitcast(pfor_input: Any) -> Any:
+    """Convert what `vectorized_map` cannot, and the accuracy of class numbers needs."""
+    return pfor.wrap(tf.bitcast(pfor_input.stacked_input(0), pfor_input.get_attr("type")), True)
+
+
+with contextlib.suppress(AssertionError):  # of a TensorFlow that has come to vectorize it by itself
+    pfor.RegisterPFor("Bitcast")(_vectorize_bitcast)
+
+
 _ELEMENTWISE = [
     getattr(keras.optimizers, name)
     for name in ("SGD", "RMSprop", "Adam", "AdamW", "Adagrad", "Adadelta", "Adamax", "Nadam", "Ftrl", "Lion")
@@ -1446,7 +1450,6 @@ def _fingerprint(model: keras.Model) -> str | None:
     """
     optimizer = model.optimizer
     layers = list(model._flatten_layers())
-    names = {layer.name: f"#{i}" for i, layer in enumerate(layers)}
     alone = (
         not model.built
         or type(optimizer) not in _ELEMENTWISE
@@ -1458,19 +1461,19 @@ def _fingerprint(model: keras.Model) -> str | None:
     )
     if alone:
         return None
-    text = json.dumps(
-        [
-            type(model).__name__,
-            _anonymous(model.get_config(), names),
-            _anonymous(model.get_compile_config(), names),
-            [variable.trainable for variable in model.variables],
-        ],
-        sort_keys=True,
-        default=repr,
-    )
+    trainable = [variable.trainable for variable in model.variables]
+    text = type(model).__name__ + _description(model) + repr(trainable)
     # Two functions or classes of one name may differ, and a sum depends on the size of the batches.
     foreign = ('"class_name": "function"', '"registered_name": "', "__lambda__", '"reduction": "sum"')
     return None if any(mark in text for mark in foreign) else text
+
+
+def _description(model: keras.Model) -> str:
+    """Describe the architecture and what it was compiled with, without the names of the layers."""
+    names = {layer.name: f"#{i}" for i, layer in enumerate(model._flatten_layers())}
+    with warnings.catch_warnings(action="ignore"):  # of functions that could not be loaded again
+        config = [model.get_config(), model.get_compile_config()]
+    return json.dumps(_anonymous(config, names), sort_keys=True, default=lambda item: type(item).__name__)
 
 
 def _keeps_state_elsewhere(layer: keras.Layer) -> bool:
