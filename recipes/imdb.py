@@ -26,8 +26,9 @@ QUICK = {"epochs": 2}
 
 def build_model(hidden_layers: int, units: int, activation: str, loss: str) -> keras.Model:
     """A few hidden layers, and one sigmoid unit: the probability that the review is positive."""
+    inputs = keras.Input(shape=(10_000,), sparse=True)  # most of a vector is zeros, which cost nothing here
     hidden = [layers.Dense(units, activation=activation) for _ in range(hidden_layers)]
-    model = keras.Sequential([keras.Input(shape=(10_000,)), *hidden, layers.Dense(1, activation="sigmoid")])
+    model = keras.Sequential([inputs, *hidden, layers.Dense(1, activation="sigmoid")])
     model.compile(optimizer="rmsprop", loss=loss, metrics=["accuracy"])
     return model
 
@@ -87,7 +88,9 @@ def main(
         words = toolkit.decode(test_reviews[row], data.word_index)[:120]
         print(f"The {name} ({probability[row]:.3f}, in truth {data.class_names[y_test[row]]}): {words} ...")
     if review is not None:
-        own = toolkit.multi_hot([toolkit.encode(review, data.word_index, num_words=10_000)], 10_000)
+        own = toolkit.multi_hot(
+            [toolkit.encode(review, data.word_index, num_words=10_000)], 10_000, sparse=True
+        )
         print(f"Your review is positive with probability {model.predict(own, verbose=0)[0, 0]:.3f}.")
 
 

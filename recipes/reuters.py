@@ -28,7 +28,7 @@ QUICK = {"epochs": 2}
 
 def build_model(units: int, one_hot: bool) -> keras.Model:
     """Two hidden layers, and a probability for each of the 46 topics."""
-    model = keras.Sequential([keras.Input(shape=(10_000,))])
+    model = keras.Sequential([keras.Input(shape=(10_000,), sparse=True)])
     model.add(layers.Dense(units, activation="relu"))
     model.add(layers.Dense(units, activation="relu"))
     model.add(layers.Dense(46, activation="softmax"))

@@ -742,7 +742,8 @@ class _Job:
                 callbacks.on_test_end(test_logs)
                 logs |= {f"val_{name}": value for name, value in test_logs.items()}
             if self.finite is None:  # the first epoch has built the model
-                self.finite = tf.function(lambda: _all_finite(model.weights)).get_concrete_function()
+                finite = tf.function(lambda: _all_finite(model.weights), autograph=False)
+                self.finite = finite.get_concrete_function()
             if not model.stop_training and not self.finite():
                 raise FloatingPointError(_non_finite(member.name, epoch))
             callbacks.on_epoch_end(epoch, logs)
