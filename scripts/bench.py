@@ -68,10 +68,10 @@ def mnist_mlp() -> Any:
     )
 
 
-def text_mlp(units: int, classes: int) -> Any:
+def text_mlp(units: int, classes: int, sparse: bool = False) -> Any:
     from keras import Input, layers
 
-    inputs = Input((10_000,))
+    inputs = Input((10_000,), sparse=sparse)
 
     hidden = [layers.Dense(units, activation="relu") for _ in range(2)]
     if classes == 1:
@@ -137,12 +137,12 @@ def prepare_mnist() -> tuple[Any, Any, Any, dict[str, Any]]:
 
 def prepare_imdb(sparse: bool) -> tuple[Any, Any, Any, dict[str, Any]]:
     x, y = text_data("imdb", sparse)
-    return text_mlp(16, 1), x, y, {"epochs": 20, "batch_size": 512, "validation_split": 0.4}
+    return text_mlp(16, 1, sparse), x, y, {"epochs": 20, "batch_size": 512, "validation_split": 0.4}
 
 
 def prepare_reuters() -> tuple[Any, Any, Any, dict[str, Any]]:
     x, y = text_data("reuters", True)
-    return text_mlp(64, 46), x, y, {"epochs": 20, "batch_size": 512, "validation_split": 1 / 9}
+    return text_mlp(64, 46, True), x, y, {"epochs": 20, "batch_size": 512, "validation_split": 1 / 9}
 
 
 def prepare_cnn() -> tuple[Any, Any, Any, dict[str, Any]]:
@@ -243,7 +243,9 @@ def validate_sklearn() -> tuple[float, float]:
         scores = []
         for train, validation in toolkit.kfold(len(x), 4, seed=0):
             scale = toolkit.Standardizer.fit(x[train])
-            model = MLPRegressor((64, 64), batch_size=16, max_iter=500, n_iter_no_change=500, tol=0)
+            model = MLPRegressor(
+                hidden_layer_sizes=(64, 64), batch_size=16, max_iter=500, n_iter_no_change=500, tol=0
+            )
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 model.fit(scale(x[train]), y[train])
