@@ -21,11 +21,12 @@ from sklearn.linear_model import LinearRegression
 import toolkit
 from toolkit.run import Run, cli
 
+# Seeds 0 to 9: cv_mae 2.18 to 2.41, test_mae 2.26 to 2.88.
 EXPECTED = {
     "baseline_mae": (6.5, 6.6),
     "linear_mae": (3.4, 3.5),
-    "cv_mae": (2.1, 2.7),
-    "test_mae": (2.3, 3.1),
+    "cv_mae": (2.1, 2.6),
+    "test_mae": (2.1, 3.1),
 }
 QUICK = {"folds": 2, "epochs": 5}
 
@@ -73,8 +74,7 @@ def main(
     linear = LinearRegression().fit(x, y).predict(x_test)
     run.score(baseline_mae=np.abs(y_test - y.mean()).mean(), linear_mae=np.abs(y_test - linear).mean())
 
-    # 3. Cross-validation: a fresh model for each fold, all trained at once. toolkit.fit_many is model.fit
-    # for many models, one compiled call an epoch.
+    # 3. Cross-validation, all folds at once: fit_many is model.fit for many, one compiled call an epoch.
     splits = [split for r in range(repeats) for split in toolkit.kfold(len(x), folds, seed=run.seed + r)]
     models = [build_model(x[train], units, loss) for train, _ in splits]
     histories = toolkit.fit_many(models, x, y, splits, epochs=epochs, batch_size=batch_size)
@@ -83,7 +83,7 @@ def main(
     best_epochs = int(curve.argmin()) + 1
     scores = [round(history.history["val_mae"][best_epochs - 1], 2) for history in histories]
     print(f"The mean is lowest at epoch {best_epochs}; there the folds score {scores}.")
-    run.score(cv_mae=curve.min())  # the lowest point of a curve, so it flatters; test_mae does not
+    run.score(cv_mae=curve.min())  # the lowest point of a curve: it flatters, test_mae does not
 
     # 4. The final model: every training row, for that many epochs; then one look at the test rows.
     model = build_model(x, units, loss)

@@ -17,18 +17,18 @@ from sklearn.linear_model import LinearRegression
 import toolkit
 from toolkit.run import Run, cli
 
-EXPECTED = {"ways_difference": (0, 1e-3), "test_mae": (2.2, 3.2), "loaded_difference": (0, 0)}
+# Seeds 0 to 9: test_mae 2.59 to 3.08.
+EXPECTED = {"ways_difference": (0, 1e-3), "test_mae": (2.4, 3.3), "loaded_difference": (0, 0)}
 QUICK = {"epochs": 5}
 
 
 @keras.saving.register_keras_serializable(package="recipes")
-class PriceModel(keras.Model):  # hidden layers, then h = tanh(x + h B) until h settles, then a price
+class PriceModel(keras.Model):  # h = tanh(x + h B) until h settles (B starts small, so it does)
     def __init__(self, hidden_layers, tolerance, way, **kwargs):
         super().__init__(**kwargs)
         self.hidden = [layers.Dense(64, activation="relu") for _ in range(hidden_layers)]
-        small = keras.initializers.Orthogonal(0.5)  # at first each step halves a distance, so the loop ends
-        self.again, self.price = layers.Dense(64, use_bias=False, kernel_initializer=small), layers.Dense(1)
-        self.tolerance, self.way = tolerance, way
+        self.again = layers.Dense(64, use_bias=False, kernel_initializer=keras.initializers.Orthogonal(0.5))
+        self.price, self.tolerance, self.way = layers.Dense(1), tolerance, way
 
     def build(self, shape):  # builds every sublayer, or a loaded model would keep random weights
         for layer in (*self.hidden, self.again, self.price):
@@ -90,7 +90,7 @@ def main(run: Run, *, hidden_layers: int = 1, tolerance: float = 1e-3, epochs: i
     toolkit.plot_history(history, "mae").figure.savefig(run.path("mae.png"))
     run.score(test_mae=model.evaluate(x_test, y_test, verbose=0, return_dict=True)["mae"])
 
-    # 4. Save it, load it in a new process, and compare the predictions: they are exactly the same.
+    # 4. Save it, load it in a new process: the predictions are exactly the same.
     path, prediction = toolkit.save(model, run.path("model.keras")), model.predict(x_test, verbose=0)
     run.score(loaded_difference=np.ptp([prediction, *run.predict_elsewhere([path], x_test)], axis=0).max())
     print(f"A test house: predicted {prediction[0, 0]:.1f}, sold for {y_test[0]:.1f}")

@@ -20,7 +20,8 @@ from sklearn.linear_model import LogisticRegression
 import toolkit
 from toolkit.run import Run, cli
 
-EXPECTED = {"baseline_accuracy": (0.5, 0.5), "linear_accuracy": (0.87, 0.9), "test_accuracy": (0.865, 0.895)}
+# Seeds 0 to 9: test_accuracy 0.872 to 0.886.
+EXPECTED = {"baseline_accuracy": (0.5, 0.5), "linear_accuracy": (0.87, 0.89), "test_accuracy": (0.865, 0.895)}
 QUICK = {"epochs": 2}
 
 

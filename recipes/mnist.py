@@ -20,9 +20,10 @@ from sklearn.linear_model import LogisticRegression
 import toolkit
 from toolkit.run import Run, cli
 
+# Seeds 0 to 9: test_accuracy 0.978 to 0.981.
 EXPECTED = {
     "baseline_accuracy": (0.11, 0.12),
-    "linear_accuracy": (0.9, 0.93),
+    "linear_accuracy": (0.9, 0.91),
     "test_accuracy": (0.974, 0.984),
 }
 QUICK = {"epochs": 1}

@@ -169,7 +169,10 @@ def test_a_mistyped_option_suggests_the_near_one(run):
     assert report is None
 
 
-@pytest.mark.parametrize("args", [("--epochs", "many"), ("--data", "fake"), ("--quick", "5")])
+@pytest.mark.parametrize(
+    "args",
+    [("--epochs", "many"), ("--epochs", "0"), ("--seed", "-1"), ("--data", "fake"), ("--quick", "5")],
+)
 def test_a_wrong_value_is_refused_before_any_work(run, args):
     status, _, err, report = run(*args)
     assert status == 2

@@ -31,11 +31,11 @@ _ELSEWHERE = """
 import importlib, sys
 from toolkit import quiet
 quiet.hold()
-import keras, numpy, tensorflow
+import keras, numpy, pathlib, tensorflow
 tensorflow.get_logger().setLevel("ERROR")
 recipe, folder, *paths = sys.argv[1:]
 importlib.import_module(recipe)  # registers its classes
-given = numpy.load(folder + "/given.npz")
+given = {path.stem: numpy.load(path) for path in pathlib.Path(folder).glob("*.npy")}
 models = [keras.saving.load_model(path) for path in paths]
 predictions = [model.predict(given["x"], verbose=0) for model in models]
 if "x_train" in given:
@@ -114,8 +114,8 @@ class Run:
             The predictions of each model; then, with `train`, those of each after its epoch.
         """
         with tempfile.TemporaryDirectory() as folder:
-            arrays = {"x": x} if train is None else {"x": x, "x_train": train[0], "y_train": train[1]}
-            np.savez(Path(folder, "given.npz"), **{key: np.asarray(value) for key, value in arrays.items()})
+            for name, array in zip(("x", "x_train", "y_train"), (x, *(train or ())), strict=False):
+                np.save(Path(folder, f"{name}.npy"), np.asarray(array))
             command = [sys.executable, "-c", _ELSEWHERE, f"recipes.{self.name}", folder, *map(str, paths)]
             subprocess.run(command, check=True)
             count = len(paths) * (1 if train is None else 2)
@@ -161,6 +161,12 @@ def cli(main: Callable[..., None], args: Sequence[str] | None = None) -> NoRetur
     options = {field.name: getattr(lesson, field.name) for field in dataclasses.fields(lesson)}
     defaults = {key: parameter.default for key, parameter in _options_of(main).items()}
 
+    for key, value in options.items():
+        if isinstance(value, int | float) and not isinstance(value, bool) and not value > 0:
+            _refuse(name, f"--{key.replace('_', '-')} must be greater than 0. Received: {value}")
+    if not 0 <= common.seed < 2**32:
+        _refuse(name, f"--seed must be in 0..{2**32 - 1}. Received: {common.seed}")
+
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a reader of a log file sees each line as it comes
             stream.reconfigure(line_buffering=True, errors="replace")
@@ -188,6 +194,7 @@ def cli(main: Callable[..., None], args: Sequence[str] | None = None) -> NoRetur
     finally:
         judged = status == "finished" and run.judged()
         verdict: Verdict = "not judged" if not judged else "inside" if run.inside() else "outside"
+        seconds = round(time.perf_counter() - started, 3)
         report = {
             "recipe": name,
             "status": status,
@@ -201,12 +208,12 @@ def cli(main: Callable[..., None], args: Sequence[str] | None = None) -> NoRetur
                 {"name": used.name, "source": used.source, "files": used.files, "reason": used.reason}
                 for used in data.used
             ],
-            "seconds": round(time.perf_counter() - started, 3),
+            "seconds": seconds,
             "versions": _versions(),
             "device": _device(),
         }
         run.path("report.json").write_text(json.dumps(report, indent=2, default=str) + "\n", encoding="utf-8")
-    _conclude(run, status, error_text, verdict, report["seconds"], judged)
+    _conclude(run, status, error_text, verdict, seconds, judged)
     sys.exit({"interrupted": 130, "failed": 1}.get(status, int(verdict == "outside")))
 
 
@@ -239,6 +246,11 @@ def _parse(
         description=re.sub(r"\n(?=\w)", "\n\n", doc.strip()),
         args=args,
     )
+
+
+def _refuse(name: str, message: str) -> NoReturn:
+    print(f"{name}: {message}", file=sys.stderr)
+    sys.exit(2)
 
 
 def _new_folder(parent: Path) -> Path:

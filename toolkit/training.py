@@ -405,9 +405,6 @@ class _Settings:
         return bool(self.jit)
 
 
-# The data
-
-
 @dataclass(frozen=True, eq=False)
 class _Table:
     """Arrays with one row an example, checked, in the dtypes in which Keras would feed them."""
@@ -624,9 +621,6 @@ def _free_bytes() -> int:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-# One model
-
-
 class _Steps:
     """Many steps in one compiled call."""
 
@@ -828,9 +822,6 @@ def _use_xla(model: keras.Model, table: _Table, steps: int) -> bool:
     kinds = {cls.__name__ for layer in layers for cls in type(layer).__mro__}
     slow = any("Conv" in kind for kind in kinds)  # XLA's convolutions are, on a CPU
     return not slow and steps >= (XLA_STEPS // 4 if "RNN" in kinds else XLA_STEPS)  # a recurrent step is many
-
-
-# Many models
 
 
 def _fit_many(
@@ -1502,9 +1493,6 @@ def _anonymous(config: Any, names: dict[str, str]) -> Any:
     return names.get(config, config) if isinstance(config, str) else config
 
 
-# Checks
-
-
 def _check_model(model: Any) -> None:
     if keras.backend.backend() != "tensorflow":
         raise RuntimeError(f"The Keras backend must be tensorflow. Received: {keras.backend.backend()}")
@@ -1663,9 +1651,6 @@ def _end_batches(callbacks: list[keras.callbacks.Callback], batch: int, logs: Lo
     for callback in callbacks:
         if isinstance(callback, keras.callbacks.TerminateOnNaN):
             callback.on_batch_end(batch, logs)
-
-
-# Progress
 
 
 class _Progress:
