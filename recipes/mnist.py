@@ -60,8 +60,7 @@ def main(
     """
     # 1. Data: a look at one image.
     data = getattr(run.data, dataset)()
-    (x, y), (x_test, y_test) = data
-    names = data.class_names
+    (x, y), (x_test, y_test), names = *data, data.class_names
     print(f"{names[y[0]]}: {x[0].shape} pixels, {x.dtype}, grey values {x[0].min()} to {x[0].max()}")
     encode = keras.utils.to_categorical if one_hot else np.asarray
 
