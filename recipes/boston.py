@@ -6,7 +6,7 @@ Data      Boston housing: 404 + 102 rows, 13 features, prices in thousands of do
           Column "B" encodes race: fit for this study, not for any decision.
 Source    Chollet, Deep Learning with Python, section 3.6.
 Published 2.38 (cross-validated), 2.41 to 2.55 (test)
-Takes     ? s
+Takes     10 s
 Try next  --repeats 5: how much of the score is luck? --loss huber; --units 8; --folds 10;
           --dataset california_housing --batch-size 256 --epochs 60
 """

@@ -4,7 +4,7 @@ Teaches   Images as arrays; a softmax classifier; validation apart from test; a 
 Data      MNIST: 60,000 + 10,000 images of 28 x 28 pixels; or Fashion-MNIST, of the same shape.
 Source    Chollet, Deep Learning with Python, section 2.1.
 Published 0.9777 to 0.980
-Takes     ? s
+Takes     22 s
 Try next  --dataset fashion_mnist; --units 16; --epochs 20: what do the two curves do?
           --one-hot: does anything change?
 """

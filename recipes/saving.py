@@ -5,7 +5,7 @@ Teaches   A `.keras` file holds architecture, weights, compile settings and opti
           An old .h5 file or SavedModel: load it with the Keras that wrote it, save it as .keras.
 Data      Boston housing: 404 + 102 rows, 13 features, prices in thousands of dollars.
 Source    Chollet, Deep Learning with Python (edition 2), chapter 7.
-Takes     ? s
+Takes     23 s
 Try next  --epochs 1: does training still go on alike? Take @keras.saving... off: who complains, when?
 """
 
@@ -18,7 +18,8 @@ from sklearn.linear_model import LinearRegression
 import toolkit
 from toolkit.run import Run, cli
 
-EXPECTED = {"test_mae": (2.3, 3.3), "loaded_difference": (0, 0), "trained_difference": (0, 1e-4)}
+# Seeds 0 to 9: test_mae 2.90 to 3.51.
+EXPECTED = {"test_mae": (2.7, 3.8), "loaded_difference": (0, 0), "trained_difference": (0, 1e-4)}
 QUICK = {"epochs": 3}
 
 

@@ -121,7 +121,11 @@ def fit(
         _check_callbacks(callbacks),
     )
     settings = _Settings(epochs, initial_epoch, shuffle, _seed(), jit)
-    return _Job(member, training_feed, validation_feed, settings).run(_Progress(verbose, epochs))
+    try:
+        return _Job(member, training_feed, validation_feed, settings).run(_Progress(verbose, epochs))
+    finally:
+        training_feed.release()
+        validation_feed.release()
 
 
 def fit_many(
@@ -580,6 +584,10 @@ class _Feed:
                 stacklevel=4,
             )
 
+    def release(self) -> None:
+        """Free the device's memory now; traced functions refer to the feed and would keep it for a while."""
+        self.resident = None
+
     def blocks(self, rows: Rows) -> Iterator[tuple[list[tuple[tf.Tensor, ...]], tf.Tensor, int]]:
         """Yield tensors, batches of row numbers in them, shape `(steps, size)`, and how many to take."""
         steps = len(rows) // self.batch_size
@@ -856,15 +864,19 @@ def _fit_many(
         key = i if alike is None else (alike, steps, len(member.validation_rows) > 0)
         groups.setdefault(key, []).append(member)
     progress = _Progress(verbose, settings.epochs, jobs=len(groups))
-    for members in groups.values():
-        try:
-            if len(members) == 1:
-                raise _CannotStackError
-            _run_stacked(_Stack(members, training, validation, settings), settings, progress, finished)
-        except _CannotStackError:
-            for member in members:
-                _Job(member, training, validation, settings).run(progress)
-                finished(member.index)
+    try:
+        for members in groups.values():
+            try:
+                if len(members) == 1:
+                    raise _CannotStackError
+                _run_stacked(_Stack(members, training, validation, settings), settings, progress, finished)
+            except _CannotStackError:
+                for member in members:
+                    _Job(member, training, validation, settings).run(progress)
+                    finished(member.index)
+    finally:
+        training.release()
+        validation.release()
     return [model.history for model in models]
 
 
