@@ -28,7 +28,11 @@ def describe(name: str) -> dict[str, Any]:
     """Return a recipe's first line, its docstring's entries ("Teaches", "Data", ...) and its EXPECTED."""
     tree = ast.parse((Path(__file__).parent / f"{name}.py").read_text(encoding="utf-8"))
     title, _, rest = (ast.get_docstring(tree) or "").partition("\n")
-    entries = dict(re.findall(r"^(\w+(?: \w+)?) {2,}(.+(?:\n .+)*)", rest, flags=re.MULTILINE))
+    entries = dict(
+        re.findall(
+            r"^(Teaches|Data|Source|Published|Takes|Try next) +(.+(?:\n .+)*)", rest, flags=re.MULTILINE
+        )
+    )
     expected = {
         target.id: ast.literal_eval(node.value)
         for node in tree.body

@@ -15,6 +15,7 @@ BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, flags=re.MULTILINE | re.DOT
 
 
 def test_the_table_is_generated():
+    assert "| 0.885 |" in table()  # an entry of the docstring with a single space after its name
     assert table() in README, "put the output of `python -m recipes --table` into the README"
 
 
