@@ -1,6 +1,7 @@
 """Marks and fixtures that all tests share."""
 
 import os
+import signal
 from pathlib import Path
 
 import hypothesis
@@ -10,6 +11,8 @@ hypothesis.settings.register_profile("shared machine", deadline=None)  # a first
 hypothesis.settings.load_profile("shared machine")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# A shell starts a background job with Ctrl-C ignored, and every process that a test starts would inherit it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).parent.parent
 
@@ -40,3 +43,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             for item in items:
                 if item.get_closest_marker("gpu"):
                     item.add_marker(pytest.mark.skip(reason="TensorFlow sees no GPU"))
+
+
+FAULTS: list[tuple[str, str, str]] = []
+
+
+@pytest.fixture
+def fault_table():
+    """Take what a fault test has tried and what came of it, for the table at the end of the report."""
+    return lambda fault, tried, result: FAULTS.append((fault, tried, result))
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Print the table of the faults."""
+    if FAULTS:
+        terminalreporter.section("faults")
+    for fault, tried, result in FAULTS:
+        terminalreporter.line(f"{fault:<44} {tried:<22} {result}")

@@ -1,4 +1,3 @@
-import json
 import re
 
 import keras
@@ -31,21 +30,23 @@ def build(i=0, rate=0.01, optimizer=keras.optimizers.Adam, inner=(), last=lambda
 
 @pytest.fixture
 def stacks(monkeypatch):
-    """Count the models that are trained in stacks."""
+    """Count the models that are trained in stacks, a number a group."""
     counted = []
-    original = training._run_stacked
-    monkeypatch.setattr(
-        training,
-        "_run_stacked",
-        lambda stack, *rest: (counted.append(len(stack.members)), original(stack, *rest)),
-    )
+    original = training._Stack.epoch
+
+    def epoch(stack, number, progress):
+        if number == 0:
+            counted.append(len(stack.members))
+        return original(stack, number, progress)
+
+    monkeypatch.setattr(training._Stack, "epoch", epoch)
     return counted
 
 
 def check_equal(models, histories, alone, y=Y, splits=SPLITS, rtol=1e-4, **arguments):
-    """Compare with `fit` on each model's rows."""
+    """Compare the first of the models, as many as there are in `alone`, with `fit` on the rows of each."""
     sample_weight = arguments.pop("sample_weight", None)
-    for model, history, expected, (rows, validation) in zip(models, histories, alone, splits, strict=True):
+    for model, history, expected, (rows, validation) in zip(models, histories, alone, splits, strict=False):
         if validation is not None and len(validation):
             arguments["validation_data"] = (X[validation], y[validation])
         if sample_weight is not None:
@@ -70,6 +71,7 @@ STACKED = {
     "ema": {"optimizer": lambda rate: OPTIMIZERS.Nadam(rate, use_ema=True, ema_momentum=0.5)},
     "batch normalization": {"inner": [layers.BatchNormalization], "optimizer": OPTIMIZERS.SGD},
     "regularizer": {"last": lambda: layers.Dense(1, kernel_regularizer="l2")},
+    "dropout": {"inner": [lambda: layers.Dropout(0.5), lambda: layers.GaussianNoise(0.1)]},
 }
 ALONE = {
     "clipnorm": {"optimizer": lambda rate: OPTIMIZERS.Adam(rate, clipnorm=0.1)},
@@ -83,22 +85,17 @@ ALONE = {
 def test_equals_fit_alone(row, stacks):
     options = (STACKED | ALONE)[row]
 
-    models, alone = ([build(i, **options) for i in range(4)] for _ in range(2))
+    stackable = row in STACKED
+    # Two of the four have batches of all sizes; two models are enough to see that they were not stacked.
+    models, alone = ([build(i, **options) for i in range(n)] for n in ((4, 2) if stackable else (2, 1)))
     keras.utils.set_random_seed(5)
-    histories = fit_many(models, X, Y, SPLITS, epochs=3, batch_size=8, verbose=0)
-    assert stacks == ([4] if row in STACKED else [])
+    histories = fit_many(models, X, Y, SPLITS[: len(models)], epochs=3, batch_size=8, verbose=0)
+    assert stacks == ([4] if stackable else [])
     check_equal(models, histories, alone, epochs=3, batch_size=8)
 
 
-def test_dropout_equals_fit_alone(stacks):
-    models, alone = ([build(i, inner=[lambda: layers.Dropout(0.5)]) for i in range(4)] for _ in range(2))
-    keras.utils.set_random_seed(5)
-    histories = fit_many(models, X, Y, SPLITS, epochs=2, batch_size=8, verbose=0)
-    check_equal(models, histories, alone, epochs=2, batch_size=8)
-
-
 def test_xla_gives_the_same_numbers(stacks):
-    models, alone = ([build(i) for i in range(4)] for _ in range(2))
+    models, alone = ([build(i) for i in range(n)] for n in (4, 1))
     keras.utils.set_random_seed(5)
     histories = fit_many(models, X, Y, SPLITS, epochs=3, batch_size=8, verbose=0, jit=True)
     assert stacks == [4]
@@ -138,7 +135,7 @@ def test_mixed_architectures_and_splits_of_other_lengths(stacks):
 def test_weights_of_rows_and_classes(stacks):
     weights = np.linspace(0.5, 2.0, 45).astype(np.float32)
     options = {"weighted_metrics": ["mse"], "metrics": None}
-    models, alone = ([build(i, **options) for i in range(4)] for _ in range(2))
+    models, alone = ([build(i, **options) for i in range(n)] for n in (4, 2))
     keras.utils.set_random_seed(5)
     histories = fit_many(models, X, Y, SPLITS, epochs=2, batch_size=8, verbose=0, sample_weight=weights)
     check_equal(models, histories, alone, epochs=2, batch_size=8, sample_weight=weights)
@@ -147,7 +144,7 @@ def test_weights_of_rows_and_classes(stacks):
         options = {"last": lambda: layers.Dense(3, activation="softmax"), "metrics": ["accuracy"]}
         return build(i, **options, loss="sparse_categorical_crossentropy")
 
-    models, alone = ([classifier(i) for i in range(4)] for _ in range(2))
+    models, alone = ([classifier(i) for i in range(n)] for n in (4, 2))
     keras.utils.set_random_seed(5)
     class_weight = {0: 3.0, 2: 0.5}
     histories = fit_many(
@@ -171,7 +168,7 @@ def test_early_stopping_of_each_model(stacks):
     histories = fit_many(models, X, Y, SPLITS, epochs=6, batch_size=8, verbose=0, callbacks=stop)
     assert stacks == [4]
     assert [len(history.epoch) for history in histories] == [6, 2, 3, 6]
-    for i in range(4):
+    for i in (0, 2):
         one = slice(i, i + 1)
         check_equal(
             models[one],
@@ -215,7 +212,7 @@ def test_callback_that_changes_a_model(stacks):
     histories = fit_many(models, X, Y, SPLITS, epochs=3, batch_size=8, verbose=0, callbacks=callbacks)
     assert stacks == [4]
     models_now = alone
-    for i in range(4):
+    for i in (0, 1):
         one = slice(i, i + 1)
         check_equal(
             models[one],
@@ -286,9 +283,11 @@ def build_model(rows):
 
 
 def test_cross_validate():
-    result = cross_validate(build_model, X, Y, folds=3, repeats=2, seed=4, epochs=4, batch_size=8, verbose=0)
-    assert result.curves["val_loss"].shape == (6, 4)
-    for fold, (rows, validation) in enumerate([*kfold(45, 3, seed=4), *kfold(45, 3, seed=5)]):
+    result = cross_validate(build_model, X, Y, folds=2, repeats=2, seed=4, epochs=4, batch_size=8, verbose=0)
+    assert result.curves["val_loss"].shape == (4, 4)
+    splits = [*kfold(45, 2, seed=4), *kfold(45, 2, seed=5)]
+    for fold in (1, 2):
+        rows, validation = splits[fold]
         keras.utils.set_random_seed(4 + fold)
         model = build_model(X[rows])
         keras.utils.set_random_seed(4)
@@ -301,7 +300,7 @@ def test_cross_validate():
     assert result.best_epoch == mean.argmin() + 1
     np.testing.assert_allclose(result.mean["val_loss"], mean)
     np.testing.assert_allclose(result.scores["val_mae"], result.curves["val_mae"][:, result.best_epoch - 1])
-    assert f"6 folds, best epoch {result.best_epoch} of 4 by val_loss" in repr(result)
+    assert f"4 folds, best epoch {result.best_epoch} of 4 by val_loss" in repr(result)
     with pytest.raises(AttributeError):
         result.monitor = "loss"
     axes = result.plot("mae").axes[0]
@@ -314,47 +313,6 @@ def test_curves_of_folds_that_stopped_early():
     result = CrossValidation(({"val_loss": [3.0, 2.0]}, {"val_loss": [3.0, 4.0, 0.0]}))
     np.testing.assert_array_equal(result.curves["val_loss"], [[3.0, 2.0, np.nan], [3.0, 4.0, 0.0]])
     assert result.best_epoch == 1  # the third epoch is that of one fold alone
-
-
-def test_cross_validate_resumes(tmp_path):
-    whole = cross_validate(build_model, X, Y, folds=3, epochs=2, verbose=0, folder=tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [f"fold-00{i}.json" for i in (1, 2, 3)]
-    (tmp_path / "fold-002.json").unlink()
-    kept = json.loads((tmp_path / "fold-001.json").read_text())
-    kept["history"]["val_loss"][0] = 123.0  # a mark that training cannot make
-    (tmp_path / "fold-001.json").write_text(json.dumps(kept))
-    resumed = cross_validate(build_model, X, Y, folds=3, epochs=2, verbose=0, folder=tmp_path)
-    assert resumed.histories[0]["val_loss"][0] == 123.0
-    np.testing.assert_allclose(resumed.curves["val_mae"], whole.curves["val_mae"], rtol=1e-4)
-    with pytest.raises(ValueError, match="`folder` must hold folds of this very run"):
-        cross_validate(build_model, X, Y, folds=3, epochs=3, verbose=0, folder=tmp_path)
-    with pytest.raises(ValueError, match="`folder` must hold folds of this very run"):
-        cross_validate(build_model, X, Y + 1, folds=3, epochs=2, verbose=0, folder=tmp_path)
-
-
-def test_cross_validate_keeps_the_folds_that_were_finished(tmp_path):
-    def builder(kill):
-        def make(rows):
-            model = build_model(rows)
-            model.compile(keras.optimizers.Adam(clipnorm=1.0), loss="mse")  # one by one
-            return model
-
-        def callbacks(i):
-            def die(epoch, logs):
-                if kill and i == 1:
-                    raise KeyboardInterrupt
-
-            return [keras.callbacks.LambdaCallback(on_epoch_begin=die)]
-
-        return make, callbacks
-
-    make, callbacks = builder(kill=True)
-    with pytest.raises(KeyboardInterrupt):
-        cross_validate(make, X, Y, folds=3, epochs=2, verbose=0, folder=tmp_path, callbacks=callbacks)
-    assert [path.name for path in tmp_path.iterdir()] == ["fold-001.json"]
-    make, callbacks = builder(kill=False)
-    result = cross_validate(make, X, Y, folds=3, epochs=2, verbose=0, folder=tmp_path, callbacks=callbacks)
-    assert len(result.histories) == 3
 
 
 def test_stratified_and_grouped_folds():

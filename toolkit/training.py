@@ -7,6 +7,8 @@ at once, and `cross_validate` stands on it.
 
 import contextlib
 import hashlib
+import inspect
+import io
 import json
 import math
 import os
@@ -36,6 +38,7 @@ RESIDENT_BYTES: int | None = (
     None  # more data than this is fed in blocks; None: half of the device's free memory
 )
 VALIDATION_ROWS = 1024  # stacked models validate on batches of so many rows: the means are the same
+CHECKPOINT_SECONDS = 10.0  # a run with a checkpoint folder writes no more often than this
 MANY_EPOCHS = 50  # more epochs than this share one progress bar
 
 
@@ -55,6 +58,7 @@ def fit(
     sample_weight: Any = None,
     initial_epoch: int = 0,
     jit: bool | str = "auto",
+    checkpoint: str | os.PathLike[str] | None = None,
 ) -> keras.callbacks.History:
     """Train like `model.fit`, with one compiled call an epoch.
 
@@ -77,12 +81,15 @@ def fit(
         sample_weight: Weight of each row, shape `(n,)`, or one array per output.
         initial_epoch: Epoch at which to start.
         jit: Use XLA: True, False, or "auto" (where it pays).
+        checkpoint: Folder in which to keep the state of the run. Where it holds some, of a run that was
+            killed, the run goes on from there, and ends with the numbers that it would have had.
 
     Returns:
         The History, with Python floats.
 
     Raises:
         ValueError: Input that cannot be right, before any training: the message names the first place.
+            Or a checkpoint of another model, of other data or settings: the message names what differs.
         TypeError: A dataset or generator, or a callback that needs every batch.
         FloatingPointError: Weights are no longer finite after an epoch.
 
@@ -121,8 +128,13 @@ def fit(
         _check_callbacks(callbacks),
     )
     settings = _Settings(epochs, initial_epoch, shuffle, _seed(), jit)
+    keeper = None
+    if checkpoint is not None:
+        tables = {"": table, "validation ": validation}
+        keeper = _Checkpoint(Path(checkpoint), [member], tables, settings, training_feed.batch_size)
     try:
-        return _Job(member, training_feed, validation_feed, settings).run(_Progress(verbose, epochs))
+        job = _Job(member, training_feed, validation_feed, settings, keeper)
+        return job.run(_Progress(verbose, epochs))
     finally:
         training_feed.release()
         validation_feed.release()
@@ -144,6 +156,7 @@ def fit_many(
     sample_weight: Any = None,
     initial_epoch: int = 0,
     jit: bool | str = "auto",
+    checkpoint: str | os.PathLike[str] | None = None,
 ) -> list[keras.callbacks.History]:
     """Train many models at once, each on its own rows of one copy of the data.
 
@@ -167,6 +180,7 @@ def fit_many(
         sample_weight: Weight of each row, in training and validation.
         initial_epoch: Epoch at which to start.
         jit: Use XLA: True, False, or "auto" (where it pays).
+        checkpoint: Folder in which to keep the state of the run, as in `fit`.
 
     Returns:
         A History a model.
@@ -199,6 +213,7 @@ def fit_many(
         verbose=verbose,
         class_weight=class_weight,
         settings=_Settings(epochs, initial_epoch, shuffle, _seed(), jit),
+        checkpoint=checkpoint,
     )
 
 
@@ -244,13 +259,13 @@ def cross_validate(
         sample_weight: As in `fit_many`.
         jit: As in `fit`.
         monitor: What is lowest in the best epoch.
-        folder: Where to keep the finished folds; a run that was killed goes on with the others.
+        folder: Where to keep the state of the run, like `checkpoint` in `fit`.
 
     Returns:
         The curves, and what they say.
 
     Raises:
-        ValueError: As `fit`, or the folder holds folds of another run.
+        ValueError: As `fit`.
 
     >>> def build_model(x_train):
     ...     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
@@ -276,33 +291,21 @@ def cross_validate(
         _check_targets(model, table)
         return model
 
-    store = (
-        None if folder is None else _FoldStore(Path(folder), table, splits, build(0), settings, batch_size)
-    )
-    histories = {} if store is None else store.load()
-    missing = [i for i in range(len(splits)) if i not in histories]
-    models = [build(i) for i in missing]
-
-    def finished(position: int) -> None:
-        histories[missing[position]] = models[position].history.history
-        if store is not None:
-            store.save(missing[position], models[position].history.history)
-
+    models = [build(i) for i in range(len(splits))]
     keras.utils.set_random_seed(seed)
-    if missing:
-        _fit_many(
-            models,
-            table,
-            [splits[i] for i in missing],
-            [f"fold {i + 1}" for i in missing],
-            [checked_callbacks[i] for i in missing],
-            batch_size=_check_batch_size(batch_size),
-            verbose=verbose,
-            class_weight=class_weight,
-            settings=settings,
-            finished=finished,
-        )
-    return CrossValidation(tuple(histories[i] for i in range(len(splits))), monitor)
+    histories = _fit_many(
+        models,
+        table,
+        splits,
+        [f"fold {i + 1}" for i in range(len(splits))],
+        checked_callbacks,
+        batch_size=_check_batch_size(batch_size),
+        verbose=verbose,
+        class_weight=class_weight,
+        settings=settings,
+        checkpoint=folder,
+    )
+    return CrossValidation(tuple(history.history for history in histories), monitor)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -704,9 +707,17 @@ def _warn_no_xla(error: tf.errors.OpError) -> None:
 class _Job:
     """The training of one model on rows of a feed."""
 
-    def __init__(self, member: "_Member", training: _Feed, validation: _Feed, settings: _Settings) -> None:
+    def __init__(
+        self,
+        member: "_Member",
+        training: _Feed,
+        validation: _Feed,
+        settings: _Settings,
+        checkpoint: "_Checkpoint | None",
+    ) -> None:
         self.member = member
-        self.settings = settings
+        self.settings = settings if checkpoint is None else checkpoint.settings
+        self.checkpoint = checkpoint
         model = member.model
 
         def use_xla(steps: int) -> bool:
@@ -726,12 +737,16 @@ class _Job:
         member, settings, model = self.member, self.settings, self.member.model
         callbacks = _callback_list(member, progress, settings.epochs, self.train.count)
         model.stop_training = False
-        callbacks.on_train_begin()
         progress.start(member.name)
         logs: Logs = {}
-        for epoch in range(
-            model._initial_epoch or settings.initial_epoch, settings.epochs
-        ):  # BackupAndRestore sets it
+        if self.checkpoint is None:
+            callbacks.on_train_begin()
+            first = model._initial_epoch or settings.initial_epoch  # BackupAndRestore sets it
+        else:
+            first = self.checkpoint.begin({member: callbacks}, progress)
+        for epoch in range(first, settings.epochs):
+            if model.stop_training:  # before the run was killed
+                break
             model.reset_metrics()
             callbacks.on_epoch_begin(epoch)
             progress.begin(epoch, self.train.count)
@@ -750,8 +765,8 @@ class _Job:
                 raise FloatingPointError(_non_finite(member.name, epoch))
             callbacks.on_epoch_end(epoch, logs)
             progress.end(logs)
-            if model.stop_training:
-                break
+            if self.checkpoint is not None and self.checkpoint.due(epoch, model.stop_training):
+                self.checkpoint.save(epoch)
         progress.close()
         _finalize(model)
         callbacks.on_train_end(logs)
@@ -843,9 +858,9 @@ def _fit_many(
     verbose: str | int,
     class_weight: dict[int, float] | None,
     settings: _Settings,
-    finished: Callable[[int], None] = lambda _: None,
+    checkpoint: str | os.PathLike[str] | None,
 ) -> list[keras.callbacks.History]:
-    """Train the models in groups; `finished` hears of each model that has its final weights."""
+    """Train the models in groups of equal ones."""
     validation = _Feed(table, batch_size)
     training = validation
     if class_weight is not None:
@@ -864,16 +879,22 @@ def _fit_many(
         key = i if alike is None else (alike, steps, len(member.validation_rows) > 0)
         groups.setdefault(key, []).append(member)
     progress = _Progress(verbose, settings.epochs, jobs=len(groups))
+
+    def keeper(kind: str, members: list[_Member]) -> _Checkpoint | None:
+        if checkpoint is None:
+            return None
+        folder = Path(checkpoint, f"{kind}-{members[0].index + 1}")
+        return _Checkpoint(folder, members, {"": training.table}, settings, batch_size)
+
     try:
         for members in groups.values():
             try:
                 if len(members) == 1:
                     raise _CannotStackError
-                _run_stacked(_Stack(members, training, validation, settings), settings, progress, finished)
+                _run_stacked(members, (training, validation), settings, progress, keeper("models", members))
             except _CannotStackError:
                 for member in members:
-                    _Job(member, training, validation, settings).run(progress)
-                    finished(member.index)
+                    _Job(member, training, validation, settings, keeper("model", [member])).run(progress)
     finally:
         training.release()
         validation.release()
@@ -910,49 +931,6 @@ def _take(x: Any, rows: Rows) -> Any:
     return x.tocsr()[rows] if scipy.sparse.issparse(x) else np.asarray(x)[rows]
 
 
-class _FoldStore:
-    """A folder with a file for each finished fold of one run."""
-
-    def __init__(
-        self,
-        folder: Path,
-        table: _Table,
-        splits: list[tuple[Rows, Rows]],
-        model: keras.Model,
-        settings: _Settings,
-        batch_size: int | None,
-    ) -> None:
-        self.folder = folder
-        digest = hashlib.sha256(f"{_description(model)} {settings} {batch_size}".encode())
-        for array in [
-            *(part for leaf in table.leaves for part in _parts(leaf)),
-            *(part for pair in splits for part in pair),
-        ]:
-            digest.update(np.ascontiguousarray(array).data)
-        self.run = digest.hexdigest()
-
-    def load(self) -> dict[int, dict[str, list[float]]]:
-        histories = {}
-        for path in sorted(self.folder.glob("fold-*.json")):
-            fold = json.loads(path.read_text(encoding="utf-8"))
-            if fold["run"] != self.run:
-                raise ValueError(
-                    f"`folder` must hold folds of this very run, or none. Received: {path} of another run"
-                )
-            histories[fold["fold"]] = fold["history"]
-        return histories
-
-    def save(self, fold: int, history: dict[str, list[float]]) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / f"fold-{fold + 1:03}.json"
-        temporary = path.with_suffix(".tmp")  # a killed run must leave no half file
-        with temporary.open("w", encoding="utf-8") as file:
-            json.dump({"run": self.run, "fold": fold, "history": history}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-
-
 class _CannotStackError(Exception):
     """These models must be trained one by one."""
 
@@ -970,31 +948,52 @@ class _Member:
 
 
 def _run_stacked(
-    stack: "_Stack", settings: _Settings, progress: "_Progress", finished: Callable[[int], None]
+    group: list[_Member],
+    feeds: tuple[_Feed, _Feed],
+    settings: _Settings,
+    progress: "_Progress",
+    checkpoint: "_Checkpoint | None",
 ) -> None:
-    lists = {
-        member: _callback_list(member, progress, settings.epochs, stack.training.steps)
-        for member in stack.members
-    }
-    for member, callbacks in lists.items():
+    stacked, active = group, list(group)
+    if checkpoint is not None:
+        settings = checkpoint.settings
+        stacked, active = checkpoint.stacked()
+    stack = _Stack(stacked, *feeds, settings) if active else None
+    steps = math.ceil(len(group[0].rows) / feeds[0].batch_size)
+    lists = {member: _callback_list(member, progress, settings.epochs, steps) for member in group}
+    for member in group:
         member.model.stop_training = False
-        callbacks.on_train_begin()
-    active = list(stack.members)
+    if checkpoint is None:
+        first = settings.initial_epoch
+        for callbacks in lists.values():
+            callbacks.on_train_begin()
+    else:
+        first = checkpoint.begin(lists, progress)
     last: dict[_Member, Logs] = {}
+
+    def finish(member: _Member) -> None:
+        _finalize(member.model)
+        lists[member].on_train_end(last.get(member, {}))
+
+    for member in group:
+        if member not in active:
+            finish(member)
+    if stack is None:
+        return
     try:
-        for epoch in range(settings.initial_epoch, settings.epochs):
+        for epoch in range(first, settings.epochs):
             for member in active:
                 lists[member].on_epoch_begin(epoch)
-            progress.begin(epoch, stack.training.steps)
+            progress.begin(epoch, steps)
             if stack.writes:
                 stack.load()
             logs, test_logs, finite = stack.epoch(epoch, progress)
             if stack.reads:
                 stack.store(active)
-            for member in list(active):
+            for member in active:
                 i = stack.members.index(member)
                 last[member] = {name: float(values[i]) for name, values in logs.items()}
-                _end_batches(member.callbacks, stack.training.steps - 1, last[member])
+                _end_batches(member.callbacks, steps - 1, last[member])
                 if test_logs:
                     member_logs = {name: float(values[i]) for name, values in test_logs.items()}
                     lists[member].on_test_begin()
@@ -1007,31 +1006,281 @@ def _run_stacked(
                 {name: float(np.mean([last[member][name] for member in active])) for name in last[active[0]]}
             )
             stopped = [member for member in active if member.model.stop_training]
-            if stopped:
-                stack.store(stopped)
-                for member in stopped:
-                    active.remove(member)
-                    _finish(member, lists[member], last[member], finished)
+            due = checkpoint is not None and checkpoint.due(epoch, len(stopped) == len(active))
+            stack.store(active if due else stopped)
+            active = [member for member in active if member not in stopped]
+            if active and 2 * len(active) <= len(
+                stack.members
+            ):  # the stopped ones cost, but so does compiling
+                stack.store(active)
+                stack = _Stack(active, *feeds, settings)
+            if checkpoint is not None and due:
+                checkpoint.save(epoch, [member.index for member in stack.members])
+            for member in stopped:
+                finish(member)
             if not active:
                 break
-            if 2 * len(active) <= len(
-                stack.members
-            ):  # so that the stopped ones cost little, and compiling too
-                stack.store(active)
-                stack = stack.of(active)
     finally:
         stack.store(active)
     for member in active:
-        _finish(member, lists[member], last.get(member, {}), finished)
+        finish(member)
     progress.close()
 
 
-def _finish(
-    member: _Member, callbacks: keras.callbacks.CallbackList, logs: Logs, finished: Callable[[int], None]
-) -> None:
-    _finalize(member.model)
-    callbacks.on_train_end(logs)
-    finished(member.index)
+class _Checkpoint:
+    """A folder with the state of a run after an epoch, from which it goes on bit for bit.
+
+    A file holds the sha256 of what follows in it: arrays in NumPy's npz format, the first of them a JSON text
+    that refers to the others. The two newest files are kept.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        members: list["_Member"],
+        tables: dict[str, "_Table | None"],
+        settings: _Settings,
+        batch_size: int,
+    ) -> None:
+        self.folder = folder
+        self.members = members
+        self.newest: Path | None = None
+        self.written = time.perf_counter()
+        for member in members:
+            _check_resumable(member, tables[""])
+        run = {"batch_size": str(batch_size)}
+        run |= {name: str(getattr(settings, name)) for name in ("initial_epoch", "shuffle", "seed", "jit")}
+        for prefix, table in tables.items():
+            parts = keras.utils.unpack_x_y_sample_weight(None if table is None else table.structure)
+            for name, part in zip(("x", "y", "sample_weight"), parts, strict=True):
+                leaves = (
+                    [array for leaf in keras.tree.flatten(part) for array in _parts(leaf)]
+                    if part is not None
+                    else []
+                )
+                run[prefix + name] = _digest(leaves)
+        run["splits"] = _digest(
+            [rows for member in members for rows in (member.rows, member.validation_rows)]
+        )
+        run["model"] = _digest([_description(member.model, whole=True) for member in members])
+        run["callbacks"] = _digest(
+            [
+                f"{type(callback).__name__} {_state_of(callback, settings=True)}"
+                for member in members
+                for callback in member.callbacks
+            ]
+        )
+        run |= {"keras": keras.__version__, "tensorflow": tf.__version__}
+        self.run = run
+        self.state = self._load(unseeded=get_random_seed() is None)
+        self.settings = replace(settings, seed=int(self.run["seed"]))
+        for member in members if self.state else []:
+            for variable, value in zip(_variables(member.model), self._of(member)["variables"], strict=True):
+                variable.assign(value.view(variable.numpy().dtype))  # NumPy knows no bfloat16
+
+    def _of(self, member: "_Member") -> dict[str, Any]:
+        kept: dict[str, Any] = (self.state or {})["members"][str(member.index)]
+        return kept
+
+    def _load(self, unseeded: bool) -> dict[str, Any] | None:
+        paths = sorted(self.folder.glob("epoch-*.state"), reverse=True)
+        for path in paths:
+            content = path.read_bytes()
+            if hashlib.sha256(content[32:]).digest() != content[:32]:
+                then = "the one before it is used" if path != paths[-1] else "the run starts anew"
+                warnings.warn(f"The checkpoint {path} is damaged: {then}.", stacklevel=5)
+                continue
+            with np.load(io.BytesIO(content[32:])) as arrays:
+                state: dict[str, Any] = _unpack(json.loads(arrays["state"].tobytes()), arrays)
+            if unseeded:  # then any seed will do, and it must be the one of the run
+                self.run["seed"] = state["run"]["seed"]
+            for name, wanted in state["run"].items():
+                if self.run[name] != wanted:
+                    raise ValueError(
+                        f"`{name}` must be as in the checkpoint {path}, {wanted}. Received: {self.run[name]}"
+                    )
+            self.newest = path
+            return state
+        return None
+
+    def stacked(self) -> tuple[list["_Member"], list["_Member"]]:
+        """Return the members that were stacked and those that were still trained.
+
+        A model that had stopped has its final weights and is kept from harm: another stands in for it.
+        """
+        if self.state is None:
+            return self.members, list(self.members)
+        active = [member for member in self.members if not self._of(member)["stopped"]]
+        at = {member.index: member for member in self.members}
+        chosen = [at[index] for index in self.state["stacked"]]
+        return [
+            member if member in active else replace(member, model=active[0].model)
+            for member in (chosen if active else [])
+        ], active
+
+    def begin(self, lists: "dict[_Member, keras.callbacks.CallbackList]", progress: "_Progress") -> int:
+        """Let the callbacks begin, or go on where they were; return the first epoch."""
+        self.lists = lists
+        first = int(self.run["initial_epoch"]) if self.state is None else self.state["epoch"] + 1
+        for member, callbacks in lists.items():
+            for callback in member.callbacks if self.state else []:
+                if isinstance(callback, keras.callbacks.CSVLogger):
+                    _cut_log(callback, first)
+            callbacks.on_train_begin()
+            if self.state is not None:
+                kept = self._of(member)
+                member.model.history.history, member.model.history.epoch = kept["history"], kept["epochs"]
+                member.model.stop_training = kept["stopped"]
+                for callback, values in zip(member.callbacks, kept["callbacks"], strict=False):
+                    vars(callback).update(values)
+        if self.state is None:
+            self.save(first - 1)
+        elif progress.verbose:
+            print(f"Resumed after epoch {first} from {self.folder}.")
+        self.state = None  # frees the memory
+        return first
+
+    def due(self, epoch: int, stopped: bool) -> bool:
+        """Say whether to save now: not so often that it costs much, and at the end."""
+        last = stopped or epoch + 1 == self.settings.epochs
+        return last or time.perf_counter() - self.written >= CHECKPOINT_SECONDS
+
+    def save(self, epoch: int, stacked: list[int] | None = None) -> None:
+        """Write the state after an epoch: the file appears whole or not at all."""
+        begun = epoch >= self.settings.initial_epoch  # before that, callbacks may have nothing to keep
+        state = {
+            "run": self.run,
+            "epoch": epoch,
+            "stacked": stacked or [member.index for member in self.members],
+            "members": {
+                str(member.index): {
+                    "variables": [variable.numpy() for variable in _variables(member.model)],
+                    "history": member.model.history.history,
+                    "epochs": member.model.history.epoch,
+                    "stopped": member.model.stop_training,
+                    "callbacks": [_state_of(callback) for callback in member.callbacks if begun],
+                }
+                for member in self.members
+            },
+        }
+        arrays: dict[str, npt.NDArray[Any]] = {}
+        text = json.dumps(_pack(state, arrays)).encode()
+        arrays["state"] = np.frombuffer(text, np.uint8)
+        buffer = io.BytesIO()
+        np.savez(buffer, **arrays)  # type: ignore[arg-type]  # NumPy's stub takes an array for allow_pickle
+        path = self.folder / f"epoch-{epoch + 1:06}.state"
+        unfinished = self.folder / "unfinished"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with unfinished.open("wb") as file:
+                file.write(hashlib.sha256(buffer.getbuffer()).digest())
+                file.write(buffer.getbuffer())
+                file.flush()
+                os.fsync(file.fileno())
+            unfinished.replace(path)
+            for old in set(self.folder.glob("epoch-*.state")) - {path, self.newest}:
+                old.unlink()
+        except OSError as error:  # hours of training are worth more than this file
+            warnings.warn(f"The checkpoint {path} could not be written: {error.strerror}.", stacklevel=4)
+            with contextlib.suppress(OSError):
+                unfinished.unlink()
+            return
+        self.newest = path
+        self.written = time.perf_counter()
+
+
+def _check_resumable(member: "_Member", table: "_Table | None") -> None:
+    """Build what is not built yet, and refuse what could not be resumed exactly."""
+    model = member.model
+    others = [
+        name
+        for name, value in vars(model).items()
+        if isinstance(value, keras.optimizers.Optimizer) and value is not model.optimizer
+    ]
+    if others:
+        raise ValueError(f"`checkpoint` must be None for a model with a second optimizer. Received: {others}")
+    if any(isinstance(callback, keras.callbacks.BackupAndRestore) for callback in member.callbacks):
+        raise ValueError("`checkpoint` must be None beside BackupAndRestore. Received: both")
+    if not model.built and table is not None:
+        x, _, _ = keras.utils.unpack_x_y_sample_weight(table.structure)
+        row = _Table(x, keras.tree.flatten(x)).take([0])
+        model(row.batch(_upload(row.leaves), tf.constant([0])), training=False)
+    if not model.optimizer.built:
+        model.optimizer.build(model.trainable_variables)
+
+
+def _variables(model: keras.Model) -> list[Any]:
+    """Return all that training changes, the states of random generators included."""
+    return [*model.trainable_variables, *model.non_trainable_variables, *model.optimizer.variables]
+
+
+def _state_of(callback: keras.callbacks.Callback, settings: bool = False) -> dict[str, Any]:
+    """Return a callback's settings, or else its counters, best values and weights.
+
+    Objects and functions stay out: a callback that was made anew has its own.
+    """
+    if isinstance(callback, keras.callbacks.CSVLogger):
+        return {}  # it goes on with its file
+    arguments = set(inspect.signature(type(callback).__init__).parameters)
+    # Keras's own may change the sign of an argument when they begin, and would do it again.
+    lasting = arguments if type(callback).__module__.startswith("keras.") else set()
+
+    def kept(value: Any) -> bool:
+        if isinstance(value, list | tuple):
+            return all(map(kept, value))
+        if isinstance(value, dict):
+            return all(isinstance(key, str) and kept(item) for key, item in value.items())
+        return value is None or isinstance(value, bool | int | float | str | np.ndarray | np.generic)
+
+    return {
+        name: value
+        for name, value in vars(callback).items()
+        if name != "params" and kept(value) and (name in arguments if settings else name not in lasting)
+    }
+
+
+def _pack(value: Any, arrays: dict[str, npt.NDArray[Any]]) -> Any:
+    """Make a value fit for JSON: arrays go into `arrays`, a reference stays."""
+    if isinstance(value, np.ndarray | np.generic):
+        key = f"array {len(arrays)}"
+        arrays[key] = np.asarray(value)
+        return [key]
+    if isinstance(value, list | tuple):
+        return ["list", *(_pack(item, arrays) for item in value)]
+    if isinstance(value, dict):
+        return {key: _pack(item, arrays) for key, item in value.items()}
+    return value
+
+
+def _unpack(value: Any, arrays: Any) -> Any:
+    if isinstance(value, list):
+        return [_unpack(item, arrays) for item in value[1:]] if value[0] == "list" else arrays[value[0]]
+    if isinstance(value, dict):
+        return {key: _unpack(item, arrays) for key, item in value.items()}
+    return value
+
+
+def _cut_log(logger: keras.callbacks.CSVLogger, epochs: int) -> None:
+    """Cut off the epochs that come again, and let the logger append to the rest."""
+    with contextlib.suppress(FileNotFoundError):
+        path = Path(logger.filename)
+        header, *lines = path.read_text(encoding="utf-8").splitlines(keepends=True) or [""]
+        path.write_text(
+            header + "".join(line for line in lines if int(line.split(logger.sep)[0]) < epochs),
+            encoding="utf-8",
+        )
+    logger.append = True
+
+
+def _digest(items: Sequence[Any]) -> str:
+    digest = hashlib.sha256()
+    for item in items:
+        described = item if isinstance(item, str) else f"{item.shape} {item.dtype}"
+        digest.update(described.encode())
+        if not isinstance(item, str):
+            content = item.astype(str) if item.dtype == object else item
+            digest.update(np.ascontiguousarray(content).view(np.uint8).data)
+    return f"sha256 {digest.hexdigest()[:16]}"
 
 
 class _Batches:
@@ -1110,9 +1359,11 @@ class _Stack:
         self._test_order = _to_tensors(test_order)
 
         table = training.table
-        _build(self.template, table)
+        y_pred = _build(self.template, table)
         for member in members[1:]:
-            if not member.model.optimizer.built:
+            if member.callbacks:  # they may look for the metrics
+                _build(member.model, table, y_pred)
+            elif not member.model.optimizer.built:
                 member.model.optimizer.build(member.model.trainable_variables)
         count = len(members)
         self.shapes = [variable.shape for variable in self.template.trainable_variables]
@@ -1131,9 +1382,6 @@ class _Stack:
         initial = [tf.convert_to_tensor(variable) for variable in self.template.metrics_variables]
         self.empty_metrics = [tf.stack([value] * count) for value in initial]
         self._compile(settings.use_xla(self.template, table, self.training.steps))
-
-    def of(self, members: list[_Member]) -> "_Stack":
-        return _Stack(members, *self.feeds, self.settings)
 
     def _columns(self, variables: Callable[[keras.Model], list[Any]]) -> Iterator[list[npt.NDArray[Any]]]:
         return map(
@@ -1398,17 +1646,21 @@ def _slots(optimizer: keras.optimizers.Optimizer) -> list[Any]:
     return [variable for variable in optimizer.variables if variable is not optimizer.learning_rate]
 
 
-def _build(model: keras.Model, table: _Table) -> None:
-    """Create what Keras makes when it sees the first batch: in a trace, it would cost a second trace."""
+def _build(model: keras.Model, table: _Table, y_pred: Any = None) -> Any:
+    """Create what Keras makes when it sees the first batch: in a trace, it would cost a second trace.
+
+    Returns the prediction for one row, which serves for equal models too.
+    """
     if not model.optimizer.built:
         model.optimizer.build(model.trainable_variables)
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(
         table.batch(_upload(table.take([0]).leaves), tf.constant([0]))
     )
-    y_pred = model(x, training=False)
+    y_pred = model(x, training=False) if y_pred is None else y_pred
     model.compute_loss(x, y, y_pred, sample_weight, training=False)
     model.compute_metrics(x, y, y_pred, sample_weight)
     model.reset_metrics()
+    return y_pred
 
 
 def _normalizations(model: keras.Model) -> list[keras.layers.Normalization]:
@@ -1437,8 +1689,32 @@ def _vectorize_bitcast(pfor_input: Any) -> Any:
     return pfor.wrap(tf.bitcast(pfor_input.stacked_input(0), pfor_input.get_attr("type")), True)
 
 
-with contextlib.suppress(AssertionError):  # of a TensorFlow that has come to vectorize it by itself
-    pfor.RegisterPFor("Bitcast")(_vectorize_bitcast)
+def _vectorize_random(pfor_input: Any) -> Any:
+    """Draw for one model after the other, from the seed of each: so the numbers are those of `fit` alone."""
+    operation = pfor_input.op
+    models = next(value.t.shape[0] for value in pfor_input.inputs if value.is_stacked)
+    columns = [
+        tf.unstack(value.t, models) if value.is_stacked else [value.t] * models for value in pfor_input.inputs
+    ]
+    inputs = [argument.name for argument in operation.op_def.input_arg]
+    attributes = {
+        a.name: pfor_input.get_attr(a.name) for a in operation.op_def.attr if a.name in ("dtype", "alg")
+    }
+    draw = getattr(tf.raw_ops, operation.type)
+    drawn = [draw(**dict(zip(inputs, row, strict=True)), **attributes) for row in zip(*columns, strict=True)]
+    if len(operation.outputs) == 1:
+        return pfor.wrap(tf.stack(drawn), True)
+    return [pfor.wrap(tf.stack(column), True) for column in zip(*drawn, strict=True)]
+
+
+for _name, _converter in {
+    "Bitcast": _vectorize_bitcast,
+    "StatelessRandomGetKeyCounter": _vectorize_random,
+    "StatelessRandomUniformV2": _vectorize_random,
+    "StatelessRandomNormalV2": _vectorize_random,
+}.items():
+    with contextlib.suppress(AssertionError):  # of a TensorFlow that has come to vectorize it by itself
+        pfor.RegisterPFor(_name)(_converter)
 
 
 _ELEMENTWISE = [
@@ -1472,12 +1748,20 @@ def _fingerprint(model: keras.Model) -> str | None:
     return None if any(mark in text for mark in foreign) else text
 
 
-def _description(model: keras.Model) -> str:
-    """Describe the architecture and what it was compiled with, without the names of the layers."""
+def _description(model: keras.Model, whole: bool = False) -> str:
+    """Describe the architecture and what it was compiled with, without the names of the layers.
+
+    Without `whole`, learning rates and the statistics of Normalization stay out.
+    """
     names = {layer.name: f"#{i}" for i, layer in enumerate(model._flatten_layers())}
+    config: list[Any] = [[list(variable.shape) for variable in model.variables]]
     with warnings.catch_warnings(action="ignore"):  # of functions that could not be loaded again
-        config = [model.get_config(), model.get_compile_config()]
-    return json.dumps(_anonymous(config, names), sort_keys=True, default=lambda item: type(item).__name__)
+        with contextlib.suppress(NotImplementedError):  # a class of the user's
+            config.append(model.get_config())
+        config.append(model.get_compile_config())
+    return json.dumps(
+        _anonymous(config, names, whole), sort_keys=True, default=lambda item: type(item).__name__
+    )
 
 
 def _keeps_state_elsewhere(layer: keras.Layer) -> bool:
@@ -1490,18 +1774,19 @@ def _keeps_state_elsewhere(layer: keras.Layer) -> bool:
     )
 
 
-def _anonymous(config: Any, names: dict[str, str]) -> Any:
+def _anonymous(config: Any, names: dict[str, str], whole: bool) -> Any:
     if isinstance(config, dict):
         free = {"name", "seed", "shared_object_id"}
-        free |= {"mean", "variance"} if "invert" in config else set()
-        free |= {"learning_rate"} if isinstance(config.get("learning_rate"), float) else set()
+        if not whole:
+            free |= {"mean", "variance"} if "invert" in config else set()
+            free |= {"learning_rate"} if isinstance(config.get("learning_rate"), float) else set()
         return {
-            key: _anonymous(value, names)
+            key: _anonymous(value, names, whole)
             for key, value in config.items()
             if key not in free and not key.endswith("_initializer")
         }
     if isinstance(config, list | tuple):
-        return [_anonymous(item, names) for item in config]
+        return [_anonymous(item, names, whole) for item in config]
     return names.get(config, config) if isinstance(config, str) else config
 
 
