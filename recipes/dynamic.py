@@ -86,8 +86,8 @@ def main(run: Run, *, hidden_layers: int = 1, tolerance: float = 1e-3, epochs: i
     # 3. Train one, and keep its best weights. toolkit.fit is model.fit, one compiled call an epoch.
     best = keras.callbacks.EarlyStopping("val_mae", patience=epochs, restore_best_weights=True)
     model, watch = models["ops"], {"validation_split": 0.2, "callbacks": [run.log(), best]}
-    history = toolkit.fit(model, x, y, epochs=epochs, batch_size=16, **watch)
-    toolkit.plot_history(history, "mae").figure.savefig(run.path("mae.png"))
+    history = toolkit.fit(model, x, y, epochs=epochs, batch_size=16, checkpoint=run.keep(), **watch)
+    run.figure("mae.png", toolkit.plot_history(history, "mae"))
     run.score(test_mae=model.evaluate(x_test, y_test, verbose=0, return_dict=True)["mae"])
 
     # 4. Save it, load it in a new process: the predictions are exactly the same.

@@ -70,16 +70,16 @@ def main(
     # 3. Train, and watch the last 40% of the rows (they come shuffled), which training does not see.
     # toolkit.fit is model.fit, one compiled call an epoch.
     model = build_model(hidden_layers, units, activation, loss)
-    watch = {"validation_split": 0.4, "callbacks": [run.log()]}
+    watch = {"validation_split": 0.4, "callbacks": [run.log()], "checkpoint": run.keep()}
     history = toolkit.fit(model, x, y, epochs=epochs, batch_size=batch_size, **watch)
     for metric in ("loss", "accuracy"):
-        toolkit.plot_history(history, metric).figure.savefig(run.path(f"{metric}.png"))
+        run.figure(f"{metric}.png", toolkit.plot_history(history, metric))
     best_epochs = int(np.argmin(history.history["val_loss"])) + 1
     print(f"The validation loss is lowest after epoch {best_epochs}; then the model learns by heart.")
 
     # 4. A fresh model on every training row, for that many epochs; then one look at the test rows.
     model = build_model(hidden_layers, units, activation, loss)
-    toolkit.fit(model, x, y, epochs=best_epochs, batch_size=batch_size)
+    toolkit.fit(model, x, y, epochs=best_epochs, batch_size=batch_size, checkpoint=run.keep("all"))
     run.score(test_accuracy=model.evaluate(x_test, y_test, verbose=0, return_dict=True)["accuracy"])
     toolkit.save(model, run.path("model.keras"))
 

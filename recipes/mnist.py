@@ -71,14 +71,14 @@ def main(
 
     # 3. Train, and watch the last sixth of the rows. toolkit.fit is model.fit, one compiled call an epoch.
     model = build_model(units, one_hot)
-    watch = {"validation_split": 1 / 6, "callbacks": [run.log()]}
+    watch = {"validation_split": 1 / 6, "callbacks": [run.log()], "checkpoint": run.keep()}
     history = toolkit.fit(model, x, encode(y), epochs=epochs, batch_size=batch_size, **watch)
-    toolkit.plot_history(history, "accuracy").figure.savefig(run.path("accuracy.png"))
+    run.figure("accuracy.png", toolkit.plot_history(history, "accuracy"))
     best_epochs = int(np.argmax(history.history["val_accuracy"])) + 1
 
     # 4. A fresh model on every training image, for the best number of epochs; one look at the test images.
     model = build_model(units, one_hot)
-    toolkit.fit(model, x, encode(y), epochs=best_epochs, batch_size=batch_size)
+    toolkit.fit(model, x, encode(y), epochs=best_epochs, batch_size=batch_size, checkpoint=run.keep("all"))
     run.score(test_accuracy=model.evaluate(x_test, encode(y_test), verbose=0, return_dict=True)["accuracy"])
     toolkit.save(model, run.path("model.keras"))
 
@@ -93,7 +93,7 @@ def main(
     for axes, row in zip(grid.flat, wrong, strict=False):
         axes.imshow(x_test[row], cmap="gray_r")
         axes.set_title(f"{names[guesses[row]]} ({names[y_test[row]]})", fontsize=9)
-    figure.savefig(run.path("mistakes.png"))
+    run.figure("mistakes.png", figure)
 
 
 if __name__ == "__main__":

@@ -68,15 +68,15 @@ def main(
 
     # 3. Train, and watch the last ninth of the rows. toolkit.fit is model.fit, one compiled call an epoch.
     model = build_model(units, one_hot)
-    watch = {"validation_split": 1 / 9, "callbacks": [run.log()]}
+    watch = {"validation_split": 1 / 9, "callbacks": [run.log()], "checkpoint": run.keep()}
     history = toolkit.fit(model, x, encode(y), epochs=epochs, batch_size=batch_size, **watch)
-    toolkit.plot_history(history, "accuracy").figure.savefig(run.path("accuracy.png"))
+    run.figure("accuracy.png", toolkit.plot_history(history, "accuracy"))
     best_epochs = int(np.argmin(history.history["val_loss"])) + 1
     print(f"The validation loss is lowest after epoch {best_epochs}.")
 
     # 4. A fresh model on every training row, for that many epochs; then one look at the test rows.
     model = build_model(units, one_hot)
-    toolkit.fit(model, x, encode(y), epochs=best_epochs, batch_size=batch_size)
+    toolkit.fit(model, x, encode(y), epochs=best_epochs, batch_size=batch_size, checkpoint=run.keep("all"))
     run.score(test_accuracy=model.evaluate(x_test, encode(y_test), verbose=0, return_dict=True)["accuracy"])
     toolkit.save(model, run.path("model.keras"))
 
@@ -91,7 +91,7 @@ def main(
     confusion = confusion_matrix(y_test, guesses, labels=largest)
     ConfusionMatrixDisplay(confusion, display_labels=names).plot(ax=axes, xticks_rotation=60, colorbar=False)
     axes.set_title("The ten largest topics of the test set")
-    axes.figure.savefig(run.path("confusion.png"))
+    run.figure("confusion.png", axes)
 
 
 if __name__ == "__main__":

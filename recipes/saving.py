@@ -67,11 +67,11 @@ def main(run: Run, *, epochs: int = 100) -> None:
         model.compile(optimizer=keras.optimizers.Adam(0.01), loss="mse", metrics=["mae"])
         best = keras.callbacks.EarlyStopping("val_mae", patience=epochs, restore_best_weights=True)
         watch = {"validation_split": 0.2, "callbacks": [run.log(f"{name}.csv"), best], "verbose": 0}
-        toolkit.fit(model, x, y, epochs=epochs, batch_size=16, **watch)
+        toolkit.fit(model, x, y, epochs=epochs, batch_size=16, checkpoint=run.keep(name), **watch)
         path = toolkit.save(model, run.path(f"{name}.keras"))
         print(f"Saved {path.name}: {path.stat().st_size:,} bytes")
     logs = {name: run.path(f"{name}.csv") for name in models}
-    toolkit.plot_history(logs, "mae", skip=epochs // 20).figure.savefig(run.path("mae.png"))
+    run.figure("mae.png", toolkit.plot_history(logs, "mae", skip=epochs // 20))
     model = models["sequential"]
     run.score(test_mae=model.evaluate(x_test, y_test, verbose=0, return_dict=True)["mae"])
 

@@ -46,6 +46,13 @@ def test_either_name_of_a_metric_finds_it(metric, column):
     assert plot_folds([curves], metric).get_ylabel() == "accuracy"
 
 
+def test_a_csv_of_a_training_without_validation_has_no_validation_curve(tmp_path):
+    path = tmp_path / "history.csv"
+    path.write_text("epoch,loss,val_loss\n0,0.5,NA\n1,0.25,NA\n")
+    (line,) = plot_history(path).get_lines()
+    assert list(line.get_ydata()) == [0.5, 0.25]
+
+
 def test_a_history_a_csv_and_a_json_file_draw_the_same(tmp_path):
     history = keras.callbacks.History()
     history.history = CURVES

@@ -50,7 +50,8 @@ def run(tmp_path, capsys):
             cli(module.main, ["--out", str(tmp_path / "runs"), *data, *args])
         captured = capsys.readouterr()
         new = set(tmp_path.glob("runs/guess/*")) - before
-        report = json.loads((new.pop() / "report.json").read_text()) if new else None
+        paths = [folder / "report.json" for folder in new if (folder / "report.json").is_file()]
+        report = json.loads(paths[0].read_text()) if paths else None
         return exit_.value.code, captured.out, captured.err, report
 
     return run
@@ -99,6 +100,16 @@ def test_default_options_on_real_data_are_judged(run):
     assert (status, report["verdict"]) == (0, "not judged")
     assert "expected" not in out
     assert report["data"][0]["files"]["boston_housing.npz"].startswith("f553886a")
+
+
+def test_a_lesson_without_a_data_set_is_judged_too(run):
+    lesson = LESSON.replace("run.data.boston_housing()", "(0, np.ones(2)), (0, np.zeros(2))")
+    status, out, _, report = run(lesson=lesson)
+    assert (status, report["verdict"], report["data"]) == (0, "inside", [])
+    assert "SAMPLE" not in out
+    status, _, _, report = run(lesson=lesson.replace("5.0)", "50.0)"))
+    assert (status, report["verdict"]) == (1, "outside")
+    assert run("--quick", lesson=lesson)[3]["verdict"] == "not judged"
 
 
 def test_the_seed_sets_every_generator(run):
@@ -192,3 +203,144 @@ def test_scores_are_written_with_four_figures(run):
     out = run(lesson=lesson)[1]
     for line in (r"a +0\.8812", r"b +12\.35", r"c +48211", r"d +0 ", r"e +2e-05"):
         assert re.search(line, out)
+
+
+TRAINING = '''
+"""Fit a line.
+
+Data      Boston housing.
+"""
+import keras
+import toolkit
+
+EXPECTED = {"test_loss": (0.0, 1e9)}
+QUICK = {}
+
+
+class Stop(keras.callbacks.Callback):
+    at = None
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == Stop.at:
+            raise KeyboardInterrupt
+
+
+def main(run, *, epochs: int = 4, units: int = 2, bias: bool = True):
+    """Train.
+
+    Args:
+        epochs: Passes over the rows.
+        units: Width.
+        bias: Whether there is one.
+    """
+    (x, y), (x_test, y_test) = run.data.boston_housing()
+    layers = [keras.layers.Dense(units), keras.layers.Dropout(0.5), keras.layers.Dense(1, use_bias=bias)]
+    model = keras.Sequential([keras.Input((13,)), keras.layers.BatchNormalization(), *layers])
+    model.compile("adam", loss="mse")
+    watch = {"callbacks": [Stop(), run.log()], "checkpoint": run.keep()}
+    toolkit.fit(model, x, y, epochs=epochs, validation_split=0.2, verbose=0, **watch)
+    run.score(test_loss=model.evaluate(x_test, y_test, verbose=0))
+    run.figure("curve.png", toolkit.plot_history(run.path("history.csv")))
+'''
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Return a function that gives the new folders of runs."""
+    seen = set()
+
+    def folders():
+        new = set(tmp_path.glob("runs/guess/*")) - seen
+        seen.update(new)
+        return sorted(new)
+
+    return folders
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # CSVLogger's file stays open
+def test_a_run_that_was_cut_short_goes_on_to_the_same_numbers(run, folders, monkeypatch):
+    monkeypatch.setattr("toolkit.training.CHECKPOINT_SECONDS", 0.0)
+    _, _, _, wanted = run("--epochs", "5", "--seed", "3", lesson=TRAINING)
+    (whole,) = folders()
+    assert not (whole / "checkpoints").exists()
+    status, out, _, _ = run("--epochs", "5", "--seed", "3", lesson=TRAINING.replace("at = None", "at = 3"))
+    (cut,) = folders()
+    assert (status, f"--resume {cut} goes on" in out) == (130, True)
+    status, out, _, _ = run("--resume", str(cut), lesson=TRAINING, data=())
+    assert status == 0, out
+    report = json.loads((cut / "report.json").read_text())
+    assert (report["status"], report["seed"], report["options"]) == ("finished", 3, wanted["options"])
+    assert report["metrics"] == wanted["metrics"]
+    assert (cut / "history.csv").read_text() == (whole / "history.csv").read_text()
+    status, _, err, _ = run("--resume", str(cut), lesson=TRAINING, data=())
+    assert (status, "which is finished" in err) == (2, True)
+
+
+def test_resume_is_refused_where_it_cannot_be_right(run, folders, tmp_path):
+    for args, message in [
+        (("--resume", str(tmp_path)), "must be the folder of a run, with its report.json"),
+        (("--resume", str(tmp_path), "--epochs", "3"), "takes the options from the folder's report"),
+    ]:
+        status, _, err, _ = run(*args, lesson=TRAINING, data=())
+        assert (status, message in err) == (2, True), err
+    run("--note", "raise KeyboardInterrupt")
+    (other,) = folders()
+    status, _, err, _ = run("--resume", str(other), lesson=TRAINING, data=())
+    assert (status, "must be the folder of a run of guess" in err) == (2, True), err
+
+
+def test_seeds_and_settings_are_run_side_by_side(run, folders):
+    alone = run("--seed", "5", "--units", "3", lesson=TRAINING)[3]["metrics"]["test_loss"]
+    folders()
+    options = [
+        "--seed",
+        "4",
+        "--seeds",
+        "2",
+        "--set",
+        "units=2,3",
+        "--set",
+        "bias=true,false",
+        "--epochs",
+        "4",
+    ]
+    status, out, _, _ = run(*options, lesson=TRAINING)
+    assert status == 0, out
+    (folder,) = folders()
+    results = json.loads((folder / "study.json").read_text())
+    labels = [f"units={units}, bias={bias}" for units in (2, 3) for bias in ("true", "false")]
+    assert [(result["label"], result["seed"]) for result in results] == [
+        (label, seed) for label in labels for seed in (4, 5)
+    ]
+    assert results[5]["metrics"]["test_loss"] == alone  # as if it had been run alone
+    assert len({result["metrics"]["test_loss"] for result in results}) == 8
+    assert (folder / "study.png").read_bytes().startswith(b"\x89PNG")
+    assert len(list(folder.glob("*/report.json"))) == 8
+    for label in labels:
+        assert re.search(rf"^  {label} .* 2$", out, flags=re.MULTILINE)
+    assert max(map(len, out.splitlines()[-10:-1])) <= 80
+
+
+@pytest.mark.parametrize("sweep", ["unit=2", "units", "units=two", "units=0", "bias=maybe", "=3"])
+def test_a_wrong_sweep_is_refused_before_any_work(run, folders, sweep):
+    status, _, err, _ = run("--set", sweep, lesson=TRAINING)
+    assert status == 2
+    assert "units" in err or "bias" in err
+    assert folders() == []
+
+
+def test_a_full_disk_is_one_line_and_earlier_runs_stay(run, folders, monkeypatch):
+    run(lesson=TRAINING)
+    (before,) = folders()
+    files = {path: path.read_bytes() for path in before.iterdir()}
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", full)
+    status, _, err, _ = run(lesson=TRAINING)
+    assert (status, err) == (1, "guess: [Errno 28] No space left on device\n")
+    monkeypatch.setattr("os.fsync", full)
+    status, _, err, _ = run(lesson=TRAINING)
+    assert status == "guess: [Errno 28] No space left on device"
+    assert {path: path.read_bytes() for path in before.iterdir()} == files

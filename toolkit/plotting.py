@@ -162,8 +162,13 @@ def _read(history: Any) -> Mapping[str, Any]:
                 history = json.load(file)
             elif path.suffix == ".csv":
                 rows = list(csv.DictReader(file))
-                columns = rows[0] if rows else {}
-                history = {column: [float(row[column] or "nan") for row in rows] for column in columns}
+                columns = list(rows[0]) if rows else []
+                # CSVLogger writes NA, and leaves it at that, where there was no validation.
+                columns = [name for name in columns if any(row[name] not in ("NA", "") for row in rows)]
+                history = {
+                    name: [float("nan" if row[name] in ("NA", "") else row[name]) for row in rows]
+                    for name in columns
+                }
             else:
                 raise ValueError(f"`history` must be a .csv or .json file. Received: {str(path)!r}")
     curves = getattr(history, "history", history)

@@ -1,13 +1,16 @@
 """The command line of a recipe: options from its signature, seed, data, folder, report, verdict."""
 
+import contextlib
 import dataclasses
 import datetime
 import importlib.metadata
 import inspect
 import itertools
 import json
+import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -24,8 +27,8 @@ import numpy.typing as npt
 import tensorflow as tf
 import tyro
 
-from toolkit import quiet
-from toolkit.data import Data, DataNotFoundError, Dataset
+from toolkit import quiet, study
+from toolkit.data import Data, Dataset
 
 _ELSEWHERE = """
 import importlib, sys
@@ -63,6 +66,12 @@ class Common:
     """auto: the real data, or else the embedded sample; real or sample: that and nothing else."""
     data_dir: Path | None = None
     """Folder that holds the data files (see scripts/download)."""
+    seeds: int = 1
+    """Run with so many seeds, from --seed on, and show how far the scores spread."""
+    set: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """NAME=A,B,C: run with each of these values of an option; several of these: with every combination."""
+    resume: Path | None = None
+    """The folder of a run that was cut short: go on there, with its options, to the same numbers."""
 
 
 class Run:
@@ -86,6 +95,16 @@ class Run:
     def path(self, name: str) -> Path:
         """Return the path of a file in this run's folder."""
         return self.folder / name
+
+    def keep(self, name: str = "fit") -> Path:
+        """Return a folder for `checkpoint=`, so that `--resume` can go on; it is cleared when all is done."""
+        return self.folder / "checkpoints" / name
+
+    def figure(self, name: str, drawn: Any) -> None:
+        """Save a figure, or the figure of some axes, in this run's folder; it appears whole or not at all."""
+        path, unfinished = self.path(name), self.path(f"unfinished-{name}")
+        getattr(drawn, "figure", drawn).savefig(unfinished)
+        unfinished.replace(path)
 
     def log(self, name: str = "history.csv") -> Any:
         """Return a `keras.callbacks.CSVLogger` that writes a file in this run's folder, epoch by epoch."""
@@ -128,8 +147,8 @@ class Run:
         return f"(expected {_number(low)} to {_number(high)})"
 
     def judged(self) -> bool:
-        """Tell whether the ranges hold for this run: default options, real data."""
-        real = bool(self.data.used) and all(used.source == "real" for used in self.data.used)
+        """Tell whether the ranges hold for this run: default options, no data but real ones."""
+        real = all(used.source == "real" for used in self.data.used)
         return self.default and real and bool(self.expected)
 
     def inside(self) -> bool:
@@ -157,15 +176,19 @@ def cli(main: Callable[..., None], args: Sequence[str] | None = None) -> NoRetur
     args = list(sys.argv[1:] if args is None else args)
     module = main.__globals__
     name = Path(module["__file__"]).stem
-    lesson, common = _parse(main, name, module["__doc__"], module.get("QUICK", {}), args)
+    quick = module.get("QUICK", {})
+    lesson, common = _parse(main, name, module["__doc__"], quick, args)
     options = {field.name: getattr(lesson, field.name) for field in dataclasses.fields(lesson)}
-    defaults = {key: parameter.default for key, parameter in _options_of(main).items()}
-
-    for key, value in options.items():
-        if isinstance(value, int | float) and not isinstance(value, bool) and not value > 0:
-            _refuse(name, f"--{key.replace('_', '-')} must be greater than 0. Received: {value}")
-    if not 0 <= common.seed < 2**32:
-        _refuse(name, f"--seed must be in 0..{2**32 - 1}. Received: {common.seed}")
+    if common.resume is not None:
+        alone, _ = _parse(main, name, module["__doc__"], {}, [])
+        if vars(lesson) != vars(alone) or common != Common(out=common.out, resume=common.resume):
+            _refuse(name, f"--resume takes the options from the folder's report. Received: {' '.join(args)}")
+        options, common = _resumed(name, common.resume, options)
+    variants = [
+        (label, options | values) for label, values in _variants(main, name, module["__doc__"], common.set)
+    ]
+    for _, each in variants:
+        _check(name, each, common)
 
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a reader of a log file sees each line as it comes
@@ -173,36 +196,42 @@ def cli(main: Callable[..., None], args: Sequence[str] | None = None) -> NoRetur
     _use_gpus()
     quiet.release()
     tf.get_logger().setLevel("ERROR")
-    keras.utils.set_random_seed(common.seed)
 
     try:
-        folder = _new_folder(common.out / name)
-        data = Data(common.data, common.data_dir, on_load=lambda dataset: _announce(dataset, common.seed))
-    except (OSError, ValueError) as error:
+        folder = common.resume or _new_folder(common.out / name)
+        if len(variants) * common.seeds == 1:
+            sys.exit(_run(main, name, folder, variants[0][1], common, module.get("EXPECTED", {}))[0])
+        sys.exit(_study(main, name, folder, variants, common, module.get("EXPECTED", {})))
+    except OSError as error:  # a full disk, a folder that cannot be written to: no fault of the recipe
         sys.exit(f"{name}: {error}")
-    run = Run(name, folder, data, common.seed, module.get("EXPECTED", {}), options == defaults)
-    status, error_text, started = "finished", "", time.perf_counter()
-    try:
-        main(run, **options)
-    except KeyboardInterrupt:
-        status = "interrupted"
-    except DataNotFoundError as error:  # the message is the whole story
-        status, error_text = "failed", str(error)
-    except BaseException as error:
-        status, error_text = "failed", repr(error)
-        raise
-    finally:
-        judged = status == "finished" and run.judged()
-        verdict: Verdict = "not judged" if not judged else "inside" if run.inside() else "outside"
+
+
+def _run(
+    main: Callable[..., None],
+    name: str,
+    folder: Path,
+    options: dict[str, Any],
+    common: Common,
+    expected: Mapping[str, Any],
+) -> tuple[int, study.Result]:
+    """Run a recipe once; return the exit status and what came out."""
+    keras.utils.set_random_seed(common.seed)
+    data = Data(common.data, common.data_dir, on_load=lambda dataset: _announce(dataset, common.seed))
+    defaults = {key: parameter.default for key, parameter in _options_of(main).items()}
+    run = Run(name, folder, data, common.seed, expected, options == defaults)
+    started = time.perf_counter()
+
+    def report(status: str, error: str = "", verdict: Verdict = "not judged") -> float:
         seconds = round(time.perf_counter() - started, 3)
-        report = {
+        content = {
             "recipe": name,
             "status": status,
-            "error": error_text,
+            "error": error,
             "options": options,
             "seed": common.seed,
+            "command": {key: getattr(common, key) for key in ("quick", "data", "data_dir")},
             "metrics": run.metrics,
-            "expected": run.expected,
+            "expected": expected,
             "verdict": verdict,
             "data": [
                 {"name": used.name, "source": used.source, "files": used.files, "reason": used.reason}
@@ -212,9 +241,144 @@ def cli(main: Callable[..., None], args: Sequence[str] | None = None) -> NoRetur
             "versions": _versions(),
             "device": _device(),
         }
-        run.path("report.json").write_text(json.dumps(report, indent=2, default=str) + "\n", encoding="utf-8")
-    _conclude(run, status, error_text, verdict, seconds, judged)
-    sys.exit({"interrupted": 130, "failed": 1}.get(status, int(verdict == "outside")))
+        _write(run.path("report.json"), content)
+        return seconds
+
+    status, error_text = "failed", ""
+    verdict: Verdict = "not judged"
+    report("running")  # so that --resume finds the options of a run that was killed
+    try:
+        main(run, **options)
+        status = "finished"
+        if run.judged():
+            verdict = "inside" if run.inside() else "outside"
+        shutil.rmtree(run.path("checkpoints"), ignore_errors=True)
+    except KeyboardInterrupt:
+        status = "interrupted"
+    except OSError as error:  # no data, a full disk: the message is the whole story
+        error_text = str(error)
+    except BaseException as error:
+        error_text = repr(error)
+        raise
+    finally:
+        seconds = report(status, error_text, verdict)
+    _conclude(run, status, error_text, verdict, seconds)
+    code = {"interrupted": 130, "failed": 1}.get(status, int(verdict == "outside"))
+    return code, study.Result("", common.seed, run.metrics, verdict, seconds, folder)
+
+
+def _study(
+    main: Callable[..., None],
+    name: str,
+    folder: Path,
+    variants: list[tuple[str, dict[str, Any]]],
+    common: Common,
+    expected: Mapping[str, Any],
+) -> int:
+    """Run a recipe with every variant and every seed; print a table and draw a figure of all of them."""
+    results: list[study.Result] = []
+    code = 0
+    jobs = [(label, options, common.seed + i) for label, options in variants for i in range(common.seeds)]
+    for number, (label, options, seed) in enumerate(jobs, 1):
+        title = " ".join([*([label] if label else []), f"seed={seed}"])
+        print(f"[{number}/{len(jobs)}] {title} ...", end="", flush=True)
+        place = folder / re.sub(r"[^\w=.,+ -]", "_", title).replace(" ", "_")
+        place.mkdir()
+        keras.backend.clear_session()  # or the names of layers would go on counting
+        with (place / "output.txt").open("w", encoding="utf-8") as output, contextlib.redirect_stdout(output):
+            code, result = _run(main, name, place, options, dataclasses.replace(common, seed=seed), expected)
+        scores = ", ".join(f"{key} {_number(value)}" for key, value in result.metrics.items())
+        print(f" {result.seconds:.0f} s: {scores}")
+        if code not in (0, 1) or (code == 1 and result.verdict != "outside"):
+            break
+        results.append(dataclasses.replace(result, label=label))
+    if results:
+        print("", study.table(results), sep="\n")
+        figure, unfinished = folder / "study.png", folder / "unfinished.png"
+        study.draw(results, name).savefig(unfinished)
+        unfinished.replace(figure)
+        _write(folder / "study.json", [dataclasses.asdict(result) for result in results])
+    print(f"Reports, table and figure: {folder}")
+    outside = sum(result.verdict == "outside" for result in results)
+    if outside:
+        print(f"{outside} of {len(results)} runs landed outside the expected ranges.")
+    return 1 if outside else code
+
+
+def _resumed(name: str, folder: Path, options: dict[str, Any]) -> tuple[dict[str, Any], Common]:
+    """Return the options of the run in a folder."""
+    try:
+        report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+        if report["recipe"] != name or set(report["options"]) != set(options):
+            _refuse(name, f"--resume must be the folder of a run of {name}. Received: {folder}")
+        if report["status"] == "finished":
+            _refuse(name, f"--resume must be a run that was cut short. Received: {folder}, which is finished")
+        kept = report["command"]
+        data_dir = kept["data_dir"] and Path(kept["data_dir"])
+        common = Common(report["seed"], folder.parent, kept["quick"], kept["data"], data_dir, resume=folder)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        _refuse(
+            name, f"--resume must be the folder of a run, with its report.json. Received: {folder} ({error})"
+        )
+    return {
+        key: tuple(value) if isinstance(options[key], tuple) else value
+        for key, value in report["options"].items()
+    }, common
+
+
+def _variants(
+    main: Callable[..., None], name: str, doc: str, sweeps: Sequence[str]
+) -> list[tuple[str, dict[str, Any]]]:
+    """Return every combination of what `--set` asks for, with a label; one without a change if nothing."""
+    columns = []
+    parameters = _options_of(main)
+    for sweep in sweeps:
+        key, _, values = sweep.partition("=")
+        key = key.strip().lstrip("-").replace("-", "_")
+        if key not in parameters or not values:
+            _refuse(
+                name, f"--set must be NAME=A,B,C with a NAME of {', '.join(parameters)}. Received: {sweep}"
+            )
+        column = []
+        for text in values.split(","):
+            option = key.replace("_", "-")
+            given = [f"--{option}", text]
+            if isinstance(parameters[key].default, bool):
+                if text.lower() not in ("true", "false"):
+                    _refuse(name, f"--set {key} must be true or false. Received: {text}")
+                given = [f"--{option}" if text.lower() == "true" else f"--no-{option}"]
+            column.append((f"{key}={text}", {key: getattr(_parse(main, name, doc, {}, given)[0], key)}))
+        columns.append(column)
+    combinations = itertools.product(*columns)
+    return [
+        (
+            ", ".join(label for label, _ in chosen),
+            {key: value for _, values in chosen for key, value in values.items()},
+        )
+        for chosen in combinations
+    ]
+
+
+def _check(name: str, options: Mapping[str, Any], common: Common) -> None:
+    for key, value in [*options.items(), ("seeds", common.seeds)]:
+        if isinstance(value, int | float) and not isinstance(value, bool) and not value > 0:
+            _refuse(name, f"--{key.replace('_', '-')} must be greater than 0. Received: {value}")
+    if not 0 <= common.seed <= 2**32 - common.seeds:
+        _refuse(name, f"--seed must be in 0..{2**32 - common.seeds}. Received: {common.seed}")
+
+
+def _write(path: Path, content: Any) -> None:
+    """Write JSON; the file appears whole or not at all."""
+    unfinished = path.with_name(f"unfinished-{path.name}")
+    try:
+        with unfinished.open("w", encoding="utf-8") as file:
+            file.write(json.dumps(content, indent=2, default=str) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    except OSError:
+        unfinished.unlink(missing_ok=True)
+        raise
 
 
 def _options_of(main: Callable[..., None]) -> dict[str, inspect.Parameter]:
@@ -274,13 +438,13 @@ def _announce(dataset: Dataset, seed: int) -> None:
         print(f"Real data: {dataset.name} ({rows}). Seed {seed}. {_device()}.")
 
 
-def _conclude(run: Run, status: str, error: str, verdict: Verdict, seconds: float, judged: bool) -> None:
+def _conclude(run: Run, status: str, error: str, verdict: Verdict, seconds: float) -> None:
     samples = [used.name for used in run.data.used if used.source == "sample"]
     if status == "failed":
         print(f"{run.name}: {error}", file=sys.stderr)
     elif status == "interrupted":
-        print("\nInterrupted. The report holds what was reached.")
-    elif judged:
+        print(f"\nInterrupted. The report holds what was reached; --resume {run.folder} goes on.")
+    elif verdict != "not judged":
         print(f"Verdict: {verdict} the expected range{'s' * (len(run.expected) > 1)}.")
         for name, (low, high) in run.expected.items():
             value = run.metrics.get(name)
