@@ -1,7 +1,11 @@
 """Marks and fixtures that all tests share."""
 
+import concurrent.futures
+import inspect
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import hypothesis
@@ -43,20 +47,56 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             for item in items:
                 if item.get_closest_marker("gpu"):
                     item.add_marker(pytest.mark.skip(reason="TensorFlow sees no GPU"))
+    # The recipes' regressions come last, because they are computed beside the other tests from the start.
+    items.sort(key=is_regression)
 
 
-FAULTS: list[tuple[str, str, str]] = []
+def is_regression(item: pytest.Item) -> bool:
+    """Tell whether a test waits for a recipe's run at default options on the real data."""
+    return "regressions" in inspect.signature(getattr(item, "function", is_regression)).parameters
 
 
-@pytest.fixture
-def fault_table():
-    """Take what a fault test has tried and what came of it, for the table at the end of the report."""
-    return lambda fault, tried, result: FAULTS.append((fault, tried, result))
+@pytest.fixture(scope="session", autouse=True)
+def regressions(request, tmp_path_factory):
+    """Run recipes on the real data, one after another, beside the other tests: most of these use one core.
+
+    Gives, by the name of the recipe, a future of the finished process and its folder of results.
+    """
+    running: list[subprocess.Popen[str]] = []
+
+    def run(name: str) -> tuple[subprocess.CompletedProcess[str], Path]:
+        folder = tmp_path_factory.mktemp(name)
+        command = [sys.executable, "-m", f"recipes.{name}", "--out", str(folder), "--data", "real"]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        with subprocess.Popen(command, cwd=ROOT, **pipes) as process:
+            running[:] = [process]
+            out, err = process.communicate()
+        return subprocess.CompletedProcess(command, process.returncode, out, err), folder
+
+    wanted = [
+        item.callspec.params["name"]
+        for item in request.session.items
+        if is_regression(item) and not item.get_closest_marker("skip")
+    ]
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        yield {name: pool.submit(run, name) for name in wanted}
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in running:
+            process.kill()
 
 
-def pytest_terminal_summary(terminalreporter):
-    """Print the table of the faults."""
+FAULTS: dict[str, list[int]] = {}
+
+
+def record_fault(fault: str, tried: int, harmed: int) -> None:
+    """Add a row to the table that `pytest tests/test_faults*` prints at its end."""
+    row = FAULTS.setdefault(fault, [0, 0])
+    row[0] += tried
+    row[1] += harmed
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if FAULTS:
         terminalreporter.section("faults")
-    for fault, tried, result in FAULTS:
-        terminalreporter.line(f"{fault:<44} {tried:<22} {result}")
+        for fault, (tried, harmed) in FAULTS.items():
+            terminalreporter.write_line(f"{fault:<58} tried {tried:>5}   harmed {harmed:>3}")

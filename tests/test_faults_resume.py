@@ -13,6 +13,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from conftest import record_fault
 
 from toolkit import cross_validate, fit, fit_many, kfold, training
 
@@ -133,7 +134,7 @@ def alone():
     ("kind", "kills"),
     [("fit", 3), ("many", 3), *(pytest.param(kind, 18, marks=pytest.mark.slow) for kind in KINDS)],
 )
-def test_killed_runs_give_the_numbers_of_an_undisturbed_one(kind, kills, alone, tmp_path, fault_table):
+def test_killed_runs_give_the_numbers_of_an_undisturbed_one(kind, kills, alone, tmp_path):
     command = [sys.executable, __file__, kind, str(tmp_path / "run"), str(kills), "0"]
     (tmp_path / "run").mkdir()
     result = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -141,9 +142,7 @@ def test_killed_runs_give_the_numbers_of_an_undisturbed_one(kind, kills, alone, 
     runs = [json.loads(line) for line in result.stdout.splitlines()]
     assert runs[-1]["kills"] == kills
     different = sum(run["numbers"] != alone[kind] for run in runs)
-    fault_table(
-        f"kill -9 while training ({kind})", f"{kills} kills, {len(runs)} runs", f"{different} different"
-    )
+    record_fault("kill -9 at a random moment of a training", kills, different)
     assert not different
 
 
