@@ -440,15 +440,33 @@ class _Table:
             for leaf in self.leaves
         ]
 
-    def batch(self, tensors: Sequence[tuple[tf.Tensor, ...]], indices: tf.Tensor) -> Any:
-        """Gather rows, inside a graph: tensors as `upload` makes them, indices of shape `(batch_size,)`."""
-        leaves = [
-            _sparse_batch(parts, indices, leaf.shape[1])
-            if scipy.sparse.issparse(leaf)
-            else tf.gather(*parts, indices)
+    def cut(
+        self, tensors: Sequence[tuple[tf.Tensor, ...]], indices: tf.Tensor
+    ) -> list[tuple[tf.Tensor, ...]]:
+        """Gather rows, inside a graph: tensors as `_upload` makes them, indices of shape `(batch_size,)`."""
+        return [
+            _cut_sparse(parts, indices) if scipy.sparse.issparse(leaf) else (tf.gather(*parts, indices),)
             for leaf, parts in zip(self.leaves, tensors, strict=True)
         ]
+
+    def cut_signature(self) -> list[tuple[tf.TensorSpec, ...]]:
+        coordinates = tf.TensorSpec((None, 2), tf.int64)
+        return [
+            (coordinates, parts[0]) if scipy.sparse.issparse(leaf) else parts
+            for leaf, parts in zip(self.leaves, self.signature(), strict=True)
+        ]
+
+    def pack(self, batch: Sequence[tuple[tf.Tensor, ...]], size: Any) -> Any:
+        """Make of what `cut` gave the structure that Keras itself would feed."""
+        leaves = [
+            tf.SparseTensor(*parts, (size, leaf.shape[1])) if scipy.sparse.issparse(leaf) else parts[0]
+            for leaf, parts in zip(self.leaves, batch, strict=True)
+        ]
         return keras.tree.pack_sequence_as(self.structure, leaves)
+
+    def first_row(self) -> Any:
+        """Return a batch of one row."""
+        return self.pack(self.cut(_upload(self.take([0]).leaves), tf.constant([0])), 1)
 
 
 def _upload(leaves: list[Any]) -> list[tuple[tf.Tensor, ...]]:
@@ -463,15 +481,13 @@ def _tensor_dtype(array: npt.NDArray[Any]) -> Any:
     return tf.string if array.dtype.kind in "OUS" else array.dtype
 
 
-def _sparse_batch(csr: tuple[tf.Tensor, ...], indices: tf.Tensor, width: int) -> tf.SparseTensor:
-    """Cut rows out of a CSR matrix: the SparseTensor that Keras itself would feed."""
+def _cut_sparse(csr: tuple[tf.Tensor, ...], indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Cut rows out of a CSR matrix: co-ordinates and values of a SparseTensor."""
     values, columns, row_splits = csr
     positions = tf.ragged.range(tf.gather(row_splits, indices), tf.gather(row_splits, indices + 1))
     places = positions.flat_values
     coordinates = [positions.value_rowids(), tf.cast(tf.gather(columns, places), tf.int64)]
-    return tf.SparseTensor(
-        tf.stack(coordinates, axis=1), tf.gather(values, places), (tf.shape(indices)[0], width)
-    )
+    return tf.stack(coordinates, axis=1), tf.gather(values, places)
 
 
 def _table(x: Any, y: Any, sample_weight: Any, prefix: str = "") -> _Table:
@@ -639,8 +655,8 @@ class _Steps:
         self, step: Callable[[Any], Any], feed: _Feed, jit: Callable[[int], bool], rows: int
     ) -> None:
         self.step = tf.function(  # of any batch size: the uneven last batch is not traced again
-            lambda tensors, indices: step(feed.table.batch(tensors, indices)),
-            input_signature=[feed.table.signature(), tf.TensorSpec((None,), tf.int64)],
+            lambda batch, size: step(feed.table.pack(batch, size)),
+            input_signature=[feed.table.cut_signature(), tf.TensorSpec((), tf.int64)],
             autograph=False,
         )
         self.feed = feed
@@ -688,8 +704,20 @@ class _Steps:
         def run(tensors: Any, order: tf.Tensor, start: tf.Tensor, stop: tf.Tensor) -> Any:
             logs = self.step.get_concrete_function().structured_outputs
             empty = tf.nest.map_structure(lambda spec: tf.zeros(spec.shape, spec.dtype), logs)
+            size = tf.shape(order, tf.int64)[1]
+
+            def cut(i: tf.Tensor) -> Any:
+                return self.feed.table.cut(tensors, order[i])
+
+            if jit:  # XLA takes one thing after the other
+                return tf.while_loop(
+                    lambda i, _: i < stop, lambda i, _: (i + 1, self.step(cut(i), size)), (start, empty)
+                )[1]
+            # The next batch is cut while the step is taken: neither waits for the other.
             return tf.while_loop(
-                lambda i, _: i < stop, lambda i, _: (i + 1, self.step(tensors, order[i])), (start, empty)
+                lambda i, _, batch: i < stop,
+                lambda i, _, batch: (i + 1, self.step(batch, size), cut(tf.minimum(i + 1, stop - 1))),
+                (start, empty, cut(start)),
             )[1]
 
         number = tf.TensorSpec((), tf.int32)
@@ -1203,8 +1231,8 @@ def _check_resumable(member: "_Member", table: "_Table | None") -> None:
         raise ValueError("`checkpoint` must be None beside BackupAndRestore. Received: both")
     if not model.built and table is not None:
         x, _, _ = keras.utils.unpack_x_y_sample_weight(table.structure)
-        row = _Table(x, keras.tree.flatten(x)).take([0])
-        model(row.batch(_upload(row.leaves), tf.constant([0])), training=False)
+        row = _Table(x, keras.tree.flatten(x)).first_row()
+        model(row, training=False)
     if not model.optimizer.built:
         model.optimizer.build(model.trainable_variables)
 
@@ -1653,9 +1681,7 @@ def _build(model: keras.Model, table: _Table, y_pred: Any = None) -> Any:
     """
     if not model.optimizer.built:
         model.optimizer.build(model.trainable_variables)
-    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(
-        table.batch(_upload(table.take([0]).leaves), tf.constant([0]))
-    )
+    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(table.first_row())
     y_pred = model(x, training=False) if y_pred is None else y_pred
     model.compute_loss(x, y, y_pred, sample_weight, training=False)
     model.compute_metrics(x, y, y_pred, sample_weight)
@@ -1822,8 +1848,8 @@ def _check_targets(model: keras.Model, table: _Table) -> None:
     if getattr(model, "outputs", None):
         shapes = [tuple(output.shape) for output in model.outputs]
     else:  # a subclass tells its output by making one
-        row = _Table(x, keras.tree.flatten(x)).take([0])
-        y_pred = model(row.batch(_upload(row.leaves), tf.constant([0])), training=False)
+        row = _Table(x, keras.tree.flatten(x)).first_row()
+        y_pred = model(row, training=False)
         shapes = [tuple(output.shape) for output in keras.tree.flatten(y_pred)]
     names = list(getattr(model, "output_names", None) or range(len(shapes)))
     targets, losses = (_by_output(value, names) for value in (y, model.loss))
