@@ -474,6 +474,9 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=BENCHMARKS, metavar="NAME", help=", ".join(BENCHMARKS))
     parser.add_argument("--runs", type=int, default=3, help="runs of each side (default 3)")
     parser.add_argument("--json", type=Path, help="also write every single run to this file")
+    parser.add_argument(
+        "--figure", type=Path, help="also draw how many times sooner ours is, to this PNG file"
+    )
     parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
@@ -507,7 +510,29 @@ def main() -> None:
         )
         if arguments.json:
             arguments.json.write_text(json.dumps(everything, indent=2) + "\n", encoding="utf-8")
+    if arguments.figure:
+        draw(everything, arguments.figure)
     return None
+
+
+def draw(everything: dict[str, dict[str, list[dict[str, float]]]], path: Path) -> None:
+    """Draw the ratio of the medians as bars where both sides do the same work."""
+    from matplotlib.figure import Figure
+
+    ratios = {}
+    for name, runs in everything.items():
+        ours, baseline = (statistics.median(run["seconds"] for run in runs[side]) for side in runs)
+        if BENCHMARKS[name].agree is not None:
+            ratios[BENCHMARKS[name].title] = baseline / ours
+    axes = Figure(figsize=(8, 1 + 0.32 * len(ratios)), dpi=100, layout="constrained").subplots()
+    bars = axes.barh(list(ratios), list(ratios.values()))
+    axes.bar_label(bars, fmt="%.2g", padding=3)
+    axes.invert_yaxis()
+    axes.set(title="How many times sooner", xlabel="time of the baseline / our time", xscale="log")
+    axes.set(
+        xlim=(1, 1.5 * max(ratios.values())), xticks=(ticks := (1, 2, 5, 10, 20, 50, 100)), xticklabels=ticks
+    )
+    axes.figure.savefig(path)
 
 
 if __name__ == "__main__":
