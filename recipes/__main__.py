@@ -50,7 +50,7 @@ def listing() -> str:
     for name in names():
         about = describe(name)
         for entry in (about["title"], f"Data: {about['Data']}", f"Expected: {_scores(about)}"):
-            lines += textwrap.wrap(entry, 80, initial_indent=f"{name:<10}", subsequent_indent=" " * 10)
+            lines += textwrap.wrap(entry, 80, initial_indent=f"{name:<16}", subsequent_indent=" " * 16)
             name = ""
     return "\n".join([*lines, "", USAGE])
 
@@ -72,10 +72,10 @@ def table() -> str:
 
 
 def _scores(about: dict[str, Any]) -> str:
-    ranges = about["expected"].items()
-    return ", ".join(
-        f"{key} {low} to {high}" for key, (low, high) in ranges if key.startswith(("test_", "cv_"))
-    )
+    """Return the ranges of the scores on test rows, or of all where a lesson has none."""
+    ranges = about["expected"]
+    judged = {key: ends for key, ends in ranges.items() if key.startswith(("test_", "cv_"))} or ranges
+    return ", ".join(f"{key} {low} to {high}" for key, (low, high) in judged.items())
 
 
 def run(name: str) -> None:
