@@ -360,6 +360,22 @@ def test_a_wrong_file_is_named_and_left_alone_and_not_opened(file, fault, small,
     assert not Path("opened").exists()
 
 
+@pytest.mark.parametrize("file", SMALL)
+def test_a_wrong_file_of_any_data_set_is_named(file, small, tmp_path):
+    name = next(name for name, files in module._FILES.items() if file in files)
+    content = SMALL[file]
+    for wrong in (
+        content[:-1],
+        bytes([content[0] ^ 1]) + content[1:],
+        b"",
+        next(iter(set(SMALL.values()) - {content})),
+    ):
+        folder = write(tmp_path / "data", {**SMALL, file: wrong})
+        with pytest.raises(DataNotFoundError, match=f"{Path(file).name} is a wrong file and was left alone"):
+            load(name, Data("real", folder))
+        assert (folder / file).read_bytes() == wrong
+
+
 def test_the_hostile_file_would_work(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     pickle.loads(pickle.dumps(Bomb()))
@@ -636,6 +652,38 @@ class Handler(http.server.BaseHTTPRequestHandler):
         pass
 
 
+class SilentHandler(Handler):
+    """Takes the question and gives no answer."""
+
+    def do_GET(self):
+        time.sleep(3)
+
+
+class PageHandler(Handler):
+    """A proxy that wants to be logged in to."""
+
+    def do_GET(self):
+        page = b"\n<!DOCTYPE html><html><body>Please log in</body></html>"
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(page)))
+        self.end_headers()
+        self.wfile.write(page)
+
+
+class SlowHandler(Handler):
+    """Sends little by little, for longer than nothing may come."""
+
+    def do_GET(self):
+        content = by_name()[self.path.rsplit("/", 1)[-1]]
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        for start in range(0, len(content), len(content) // 8):
+            self.wfile.write(content[start : start + len(content) // 8])
+            self.wfile.flush()
+            time.sleep(0.15)
+
+
 @pytest.fixture
 def server(monkeypatch):
     """Keras's own `get_file`, and a server on this machine that it asks."""
@@ -657,6 +705,52 @@ def test_keras_fetches_the_files(small, server, tmp_path, capsys):
         assert load(name, Data("real", tmp_path / "data")).source == "real"
     assert snapshot(tmp_path / "data").keys() == {str(tmp_path / "data" / file) for file in SMALL}
     assert "Downloading data from" in capsys.readouterr().err  # what a recipe prints are results
+
+
+def test_the_page_of_a_proxy_is_named_as_such(small, server, tmp_path):
+    server.RequestHandlerClass = PageHandler
+    with pytest.raises(DataNotFoundError, match="sent a wrong file \\(it is a web page, perhaps a proxy's"):
+        Data("real", tmp_path / "data").mnist()
+    assert snapshot(tmp_path) == {}
+    write(tmp_path / "data", {"mnist.npz": b"<html><body>Please log in"})  # as a browser or curl leaves it
+    with pytest.raises(
+        DataNotFoundError, match=r"mnist.npz is a wrong file and was left alone \(it is a web page"
+    ):
+        Data("real", tmp_path / "data").mnist()
+
+
+def test_a_server_that_does_not_answer_is_not_waited_for(small, server, tmp_path, monkeypatch):
+    assert max(module._CONNECT_SECONDS, module._STALL_SECONDS) <= 15
+    monkeypatch.setattr(module, "_STALL_SECONDS", 0.5)
+    server.RequestHandlerClass = SilentHandler
+    started = time.perf_counter()
+    with pytest.raises(DataNotFoundError, match="nothing came for 0 s"):
+        Data("real", tmp_path / "data").mnist()
+    with pytest.raises(DataNotFoundError, match="nothing came"):
+        Data("real", tmp_path / "data").boston_housing()
+    assert time.perf_counter() - started < 2.5
+    assert snapshot(tmp_path) == {}
+
+
+def test_a_slow_server_is_waited_for_while_something_comes(small, server, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_STALL_SECONDS", 0.7)
+    server.RequestHandlerClass = SlowHandler
+    assert Data("real", tmp_path / "data").california_housing().source == "real"
+
+
+@pytest.mark.slow
+def test_two_processes_that_ask_one_server_both_end_well(small, server, tmp_path):
+    server.RequestHandlerClass = SlowHandler
+    code = f"""
+from toolkit import data
+data._SHA256 = {module._SHA256!r}
+data._url = lambda file: "http://127.0.0.1:{server.server_port}/" + file
+print(data.Data("real", {str(tmp_path / "data")!r}).california_housing().source)
+"""
+    command = [sys.executable, "-c", code]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    assert [process.communicate(timeout=120)[0] for process in processes] == ["real\n", "real\n"]
+    assert list(snapshot(tmp_path / "data")) == [str(tmp_path / "data/california_housing.npz")]
 
 
 def test_a_connection_that_breaks_off_does_not_count(small, server, tmp_path, monkeypatch):

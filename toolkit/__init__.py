@@ -10,13 +10,14 @@ if TYPE_CHECKING:
     from toolkit.data import Data, Dataset
     from toolkit.heads import Head, head
     from toolkit.plotting import plot_folds, plot_history
-    from toolkit.saving import load, save
+    from toolkit.saving import Checkpoint, load, save
     from toolkit.scaling import MinMaxNormalizer, Standardizer
     from toolkit.splits import kfold
     from toolkit.text import decode, encode, multi_hot
     from toolkit.training import CrossValidation, cross_validate, fit, fit_many
 
 _MODULE_OF = {
+    "Checkpoint": "saving",
     "CrossValidation": "training",
     "Data": "data",
     "Dataset": "data",
@@ -38,6 +39,7 @@ _MODULE_OF = {
 }
 
 __all__ = [
+    "Checkpoint",
     "CrossValidation",
     "Data",
     "Dataset",

@@ -16,6 +16,7 @@ import socket
 import sys
 import tempfile
 import threading
+import time
 import urllib.error
 import warnings
 import zipfile
@@ -59,6 +60,7 @@ _SHA256 = {  # as Keras publishes them, but for its md5 of the word indexes and 
     "california_housing.npz": "1a2e3a52e0398de6463aebe6f4a8da34fb21fbb6b934cf88c3425e766f2a1a6f",
 }
 _CONNECT_SECONDS = 10.0
+_STALL_SECONDS = 12.0
 _download_lock = threading.Lock()
 _unreachable = ""  # why this process could not connect: the next data set does not wait again
 
@@ -512,7 +514,9 @@ def _read(file: str, places: Iterable[Path], problems: list[str]) -> bytes | Non
 
 def _difference(file: str, content: bytes) -> str:
     received, wanted = hashlib.sha256(content).hexdigest(), _SHA256[Path(file).name]
-    return "" if received == wanted else f"its sha256 is {received}, not {wanted}"
+    page = content[:200].lstrip().lower().startswith((b"<!doctype html", b"<html", b"<head", b"<?xml"))
+    kind = "it is a web page, perhaps a proxy's or a log-in's; " if page else ""
+    return "" if received == wanted else f"{kind}its sha256 is {received}, not {wanted}"
 
 
 def _fetch(file: str, places: Iterable[Path]) -> bytes:
@@ -541,7 +545,8 @@ def _fetch(file: str, places: Iterable[Path]) -> bytes:
         download = Path(folder) / target.name
         try:
             with contextlib.redirect_stdout(sys.stderr):  # the progress bar is not a result
-                keras.utils.get_file(target.name, origin=_url(file), cache_dir=folder, cache_subdir="")
+                arguments = {"origin": _url(file), "cache_dir": folder, "cache_subdir": ""}
+                _unless_nothing_comes(lambda: keras.utils.get_file(target.name, **arguments), Path(folder))
             content = download.read_bytes()
         except Exception as error:  # Keras raises nothing narrower
             cause = error.__context__ or error
@@ -560,6 +565,37 @@ def _fetch(file: str, places: Iterable[Path]) -> bytes:
             if not target.exists():
                 download.rename(target)
         return content
+
+
+def _unless_nothing_comes(fetch: Callable[[], Any], folder: Path) -> None:
+    """Run a download; give up when the folder has not grown for some seconds.
+
+    The time-out of sockets is one for each address that a name stands for, and there may be a dozen.
+
+    Raises:
+        TimeoutError: Nothing came.
+    """
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            fetch()
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    size, since = -1, time.monotonic()
+    while thread.is_alive():
+        thread.join(0.05)
+        with contextlib.suppress(OSError):  # a file that is just being renamed
+            before, size = size, sum(path.stat().st_size for path in folder.rglob("*"))
+            if size != before:
+                since = time.monotonic()
+        if time.monotonic() - since > _STALL_SECONDS:
+            raise TimeoutError(f"nothing came for {_STALL_SECONDS:.0f} s")
+    if failures:
+        raise failures[0]
 
 
 def _topics() -> dict[str, int]:
