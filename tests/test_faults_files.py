@@ -1,6 +1,7 @@
 """What can happen to a model file, and what must not come of it."""
 
 import contextlib
+import functools
 import io
 import json
 import os
@@ -884,16 +885,42 @@ anything = st.one_of(
         [np.array(1.0), np.zeros((0, 3)), np.array(["a"]), np.array([[1, 2], [3, 4]]), object(), {}, {"a": 1}]
     ),
 )
+
+
+@functools.cache
+def compiled():
+    model = keras.Sequential([keras.Input((2,)), layers.Dense(1)])
+    model.compile("sgd", "mse")
+    return model
+
+
 HELPERS = {
+    "fit": lambda a, b, c: toolkit.fit(compiled(), a, b, sample_weight=c, epochs=0, verbose=0),
+    "fit's validation": lambda a, b, c: toolkit.fit(
+        compiled(), np.ones((4, 2)), np.ones(4), validation_data=(a, b), callbacks=c, epochs=0, verbose=0
+    ),
+    "fit's settings": lambda a, b, c: toolkit.fit(
+        compiled(), np.ones((4, 2)), np.ones(4), batch_size=a, class_weight=b, epochs=c, verbose=0
+    ),
+    "fit_many": lambda a, b, c: toolkit.fit_many(
+        [compiled()], np.ones((4, 2)), np.ones(4), [(a, b)], callbacks=c, epochs=0, verbose=0
+    ),
+    "fit_many's models": lambda a, b, c: toolkit.fit_many(
+        a, np.ones((4, 2)), np.ones(4), b, names=c, epochs=0
+    ),
+    "cross_validate": lambda a, b, c: toolkit.cross_validate(
+        lambda rows: compiled(), np.ones((4, 2)), np.ones(4), folds=a, repeats=b, seed=c, epochs=0, verbose=0
+    ),
     "kfold": lambda a, b, c: toolkit.kfold(a, b, seed=c),
     "kfold of labels": lambda a, b, c: toolkit.kfold(a, b, stratify=c),
     "multi_hot": lambda a, b, c: toolkit.multi_hot(a, b, sparse=bool(c)),
-    "decode": lambda a, b, c: toolkit.decode(a, {"a": 1}),
-    "encode": lambda a, b, c: toolkit.encode("a b", {"a": 1}, num_words=c),
+    "decode": lambda a, b, c: toolkit.decode(a, {"a": 1} if c else b),
+    "encode": lambda a, b, c: toolkit.encode(a, b, num_words=c),
     "Standardizer": lambda a, b, c: toolkit.Standardizer.fit(a)(b),
     "MinMaxNormalizer": lambda a, b, c: toolkit.MinMaxNormalizer.fit(a)(b),
     "head": lambda a, b, c: toolkit.head(a),
-    "plot_history": lambda a, b, c: toolkit.plot_history(a, "loss"),
+    "plot_history": lambda a, b, c: toolkit.plot_history(a, "loss" if c else b),
+    "plot_folds": lambda a, b, c: toolkit.plot_folds(a, "loss" if c else b),
     "Data": lambda a, b, c: toolkit.Data(a, b),
     "boston": lambda a, b, c: toolkit.Data("sample").boston_housing(test_split=a, seed=b),
     "Checkpoint": lambda a, b, c: toolkit.Checkpoint("x.keras", a, b),

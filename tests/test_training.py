@@ -480,7 +480,7 @@ SOFTMAX = np.eye(3, dtype=np.float32)[LABELS]
         ),
         (dense, X[:0], Y[:0], {}, "`x` must have at least one row"),
         (dense, [[1, 2], [3]], Y, {}, "`x` must have rows of equal length"),
-        (dense, X, Y, {"batch_size": 0}, "`batch_size` must be at least 1. Received: 0"),
+        (dense, X, Y, {"batch_size": 0}, "`batch_size` must be a whole number, at least 1. Received: 0"),
         (dense, X, Y, {"validation_split": 1.0}, "`validation_split` must leave rows on both sides"),
         (
             classifier,

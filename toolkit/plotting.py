@@ -97,6 +97,8 @@ def plot_folds(
     >>> ax.get_legend_handles_labels()[1][-1]
     'lowest mean: 2 at epoch 2'
     """
+    if not isinstance(metric, str):
+        raise ValueError(f"`metric` must be the name of one, such as 'loss'. Received: {metric!r}")
     if not 0 <= smooth < 1:
         raise ValueError(f"`smooth` must be at least 0 and below 1. Received: {smooth}")
     if not histories:
@@ -179,6 +181,8 @@ def _read(history: Any) -> Mapping[str, Any]:
 
 def _find(curves: Mapping[str, Any], metric: str) -> str:
     """Return the column of the metric under any of its names."""
+    if not isinstance(metric, str):
+        raise ValueError(f"`metric` must be one of {', '.join(curves)}. Received: {metric!r}")
     prefix, name = ("val_", metric[4:]) if metric.startswith("val_") else ("", metric)
     names = [name, _SHORT.get(name, name), *(other for other, usual in _SHORT.items() if usual == name)]
     for candidate in names:

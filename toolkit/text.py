@@ -75,9 +75,15 @@ def encode(text: str, word_index: Mapping[str, int], *, num_words: int | None = 
     Returns:
         Indices: 1 (start), then one for each word: its rank + 3, or 2 for an unknown word.
 
+    Raises:
+        TypeError: `text` is no string, or `word_index` no mapping.
+
     >>> encode("Great, GREAT film!", {"film": 1, "great": 2})
     [1, 5, 5, 4]
     """
+    if not isinstance(text, str):
+        raise TypeError(f"`text` must be a string. Received: {text!r:.60}")
+    _check_word_index(word_index)
     ranks = (word_index.get(word) for word in text.lower().translate(_SEPARATORS).split())
     indices = (2 if rank is None else rank + 3 for rank in ranks)
     return [1, *(2 if num_words is not None and index >= num_words else index for index in indices)]
@@ -94,12 +100,21 @@ def decode(sequence: Iterable[int], word_index: Mapping[str, int], *, index_from
     Returns:
         Words with single spaces between them; "?" for each index that stands for no word.
 
+    Raises:
+        TypeError: `word_index` is no mapping.
+
     >>> decode([1, 5, 2, 4], {"film": 1, "great": 2})
     'great ? film'
     """
+    _check_word_index(word_index)
     words = {rank + index_from: word for word, rank in word_index.items()}
     padding_and_start = range(min(2, index_from))
     return " ".join(words.get(int(index), "?") for index in sequence if index not in padding_and_start)
+
+
+def _check_word_index(word_index: Any) -> None:
+    if not isinstance(word_index, Mapping):
+        raise TypeError(f"`word_index` must map words to ranks. Received: {word_index!r:.60}")
 
 
 def _flatten(sequences: Any) -> tuple[IntArray, IntArray]:

@@ -405,6 +405,14 @@ class _Settings:
     seed: int
     jit: bool | str
 
+    def __post_init__(self) -> None:
+        for name in ("epochs", "initial_epoch"):
+            value = getattr(self, name)
+            if not isinstance(value, int | np.integer) or value < 0:
+                raise ValueError(f"`{name}` must be a whole number, 0 or more. Received: {value!r}")
+        if self.jit not in (True, False, "auto"):
+            raise ValueError(f"`jit` must be True, False or 'auto'. Received: {self.jit!r}")
+
     def use_xla(self, model: keras.Model, table: "_Table", steps: int) -> bool:
         """Say whether XLA pays for so many steps an epoch."""
         if self.jit == "auto":
@@ -572,6 +580,8 @@ def _class_weights(y: Any, class_weight: dict[int, float]) -> npt.NDArray[Any]:
         raise ValueError(
             "`class_weight` must go with a single array of labels. Received: none or several outputs"
         )
+    if not isinstance(class_weight, dict):
+        raise ValueError(f"`class_weight` must be a dict of class to weight. Received: {class_weight!r}")
     for key, weight in class_weight.items():
         if isinstance(key, str) or key != int(key):
             raise ValueError(f"`class_weight` must have whole numbers as keys. Received: {key!r}")
@@ -1835,8 +1845,8 @@ def _check_model(model: Any) -> None:
 def _check_batch_size(batch_size: int | None) -> int:
     if batch_size is None:
         return 32
-    if batch_size < 1:
-        raise ValueError(f"`batch_size` must be at least 1. Received: {batch_size}")
+    if not isinstance(batch_size, int | np.integer) or batch_size < 1:
+        raise ValueError(f"`batch_size` must be a whole number, at least 1. Received: {batch_size!r}")
     return int(batch_size)
 
 
