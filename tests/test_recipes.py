@@ -77,6 +77,10 @@ def test_it_runs_on_the_sample(name, tmp_path, capsys):
         assert load(model).count_params() > 0
 
 
+def slow(*values):
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 @pytest.mark.parametrize(
     ("name", "options"),
     [
@@ -93,16 +97,16 @@ def test_it_runs_on_the_sample(name, tmp_path, capsys):
         ("perceptron", ["--units", "2", "--noise", "0.3"]),
         ("losses", ["--wrong-prices", "3"]),
         ("dynamic", ["--hidden-layers", "2", "--tolerance", "1"]),
-        ("initialization", ["--units", "20"]),
-        ("optimizers", ["--epochs", "2", "--round-epochs", "1"]),
+        slow("initialization", ["--units", "20"]),
+        slow("optimizers", ["--epochs", "2", "--round-epochs", "1"]),
         ("streaming", ["--dataset", "boston_housing", "--folds", "3"]),
-        ("streaming", ["--dataset", "mnist", "--buffer", "1"]),
-        ("streaming", ["--dataset", "imdb"]),
-        ("regularization", ["--units", "2", "--penalty", "0.1", "--rate", "0.2"]),
+        slow("streaming", ["--dataset", "mnist", "--buffer", "1"]),
+        slow("streaming", ["--dataset", "imdb"]),
+        slow("regularization", ["--units", "2", "--penalty", "0.1", "--rate", "0.2"]),
         ("functional", ["--dear-weight", "100"]),
-        ("imdb_sequence", ["--cell", "pooling", "--word", "xyzzy"]),
+        slow("imdb_sequence", ["--cell", "pooling", "--word", "xyzzy"]),
         ("imdb_sequence", ["--cell", "rnn", "--bidirectional", "--maxlen", "5"]),
-        ("imdb_sequence", ["--cell", "gru", "--bidirectional"]),
+        slow("imdb_sequence", ["--cell", "gru", "--bidirectional"]),
         ("mnist_cnn", ["--shuffle-pixels", "--no-batch-normalization", "--dropout", "0.1"]),
     ],
 )
@@ -222,7 +226,7 @@ assert not {"keras", "tensorflow", "numpy"} & set(sys.modules)
     ("args", "status", "message"),
     [
         (["imbd"], 2, "no recipe is called 'imbd'. Did you mean imdb?"),
-        (["zzz"], 2, "There are: boston, dynamic"),
+        (["zzz"], 2, "There are: backprop, boston"),
         (["--help"], 0, "usage: python -m recipes"),
     ],
 )
