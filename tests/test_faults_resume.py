@@ -131,11 +131,10 @@ def alone(kind):
     return json.loads(json.dumps(run(kind, None)))
 
 
-@pytest.mark.parametrize(
-    ("kind", "kills"),
-    [("many", 2), *(pytest.param(kind, 18, marks=pytest.mark.slow) for kind in KINDS)],
-)
-def test_killed_runs_give_the_numbers_of_an_undisturbed_one(kind, kills, tmp_path):
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_killed_runs_give_the_numbers_of_an_undisturbed_one(kind, tmp_path):
+    kills = 18
     command = [sys.executable, __file__, kind, str(tmp_path / "run"), str(kills), "0"]
     (tmp_path / "run").mkdir()
     result = subprocess.run(command, capture_output=True, text=True, check=False)

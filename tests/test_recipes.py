@@ -96,10 +96,10 @@ def slow(*values):
         ),
         ("perceptron", ["--units", "2", "--noise", "0.3"]),
         ("losses", ["--wrong-prices", "3"]),
-        ("dynamic", ["--hidden-layers", "2", "--tolerance", "1"]),
+        slow("dynamic", ["--hidden-layers", "2", "--tolerance", "1"]),
         slow("initialization", ["--units", "20"]),
         slow("optimizers", ["--epochs", "2", "--round-epochs", "1"]),
-        ("streaming", ["--dataset", "boston_housing", "--folds", "3"]),
+        slow("streaming", ["--dataset", "boston_housing", "--folds", "3"]),
         slow("streaming", ["--dataset", "mnist", "--buffer", "1"]),
         slow("streaming", ["--dataset", "imdb"]),
         slow("regularization", ["--units", "2", "--penalty", "0.1", "--rate", "0.2"]),
@@ -107,7 +107,7 @@ def slow(*values):
         slow("imdb_sequence", ["--cell", "pooling", "--word", "xyzzy"]),
         ("imdb_sequence", ["--cell", "rnn", "--bidirectional", "--maxlen", "5"]),
         slow("imdb_sequence", ["--cell", "gru", "--bidirectional"]),
-        ("mnist_cnn", ["--shuffle-pixels", "--no-batch-normalization", "--dropout", "0.1"]),
+        slow("mnist_cnn", ["--shuffle-pixels", "--no-batch-normalization", "--dropout", "0.1"]),
     ],
 )
 def test_its_options_work(name, options, tmp_path, capsys):
