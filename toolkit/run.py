@@ -102,9 +102,7 @@ class Run:
 
     def figure(self, name: str, drawn: Any) -> None:
         """Save a figure, or the figure of some axes, in this run's folder; it appears whole or not at all."""
-        path, unfinished = self.path(name), self.path(f"unfinished-{name}")
-        getattr(drawn, "figure", drawn).savefig(unfinished)
-        unfinished.replace(path)
+        _save_figure(self.path(name), getattr(drawn, "figure", drawn))
 
     def log(self, name: str = "history.csv") -> Any:
         """Return a `keras.callbacks.CSVLogger` that writes a file in this run's folder, epoch by epoch."""
@@ -294,9 +292,7 @@ def _study(
         results.append(dataclasses.replace(result, label=label))
     if results:
         print("", study.table(results), sep="\n")
-        figure, unfinished = folder / "study.png", folder / "unfinished.png"
-        study.draw(results, name).savefig(unfinished)
-        unfinished.replace(figure)
+        _save_figure(folder / "study.png", study.draw(results, name))
         _write(folder / "study.json", [dataclasses.asdict(result) for result in results])
     print(f"Reports, table and figure: {folder}")
     outside = sum(result.verdict == "outside" for result in results)
@@ -379,6 +375,12 @@ def _write(path: Path, content: Any) -> None:
     except OSError:
         unfinished.unlink(missing_ok=True)
         raise
+
+
+def _save_figure(path: Path, figure: Any) -> None:
+    unfinished = path.with_name(f"unfinished-{path.name}")
+    figure.savefig(unfinished)
+    unfinished.replace(path)
 
 
 def _options_of(main: Callable[..., None]) -> dict[str, inspect.Parameter]:

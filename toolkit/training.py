@@ -782,9 +782,9 @@ class _Job:
             first = model._initial_epoch or settings.initial_epoch  # BackupAndRestore sets it
         else:
             first = self.checkpoint.begin({member: callbacks}, progress)
-        for epoch in range(first, settings.epochs):
             if model.stop_training:  # before the run was killed
-                break
+                first = settings.epochs
+        for epoch in range(first, settings.epochs):
             model.reset_metrics()
             callbacks.on_epoch_begin(epoch)
             progress.begin(epoch, self.train.count)
@@ -805,6 +805,8 @@ class _Job:
             progress.end(logs)
             if self.checkpoint is not None and self.checkpoint.due(epoch, model.stop_training):
                 self.checkpoint.save(epoch)
+            if model.stop_training:
+                break
         progress.close()
         _finalize(model)
         callbacks.on_train_end(logs)
@@ -1158,7 +1160,6 @@ class _Checkpoint:
 
     def begin(self, lists: "dict[_Member, keras.callbacks.CallbackList]", progress: "_Progress") -> int:
         """Let the callbacks begin, or go on where they were; return the first epoch."""
-        self.lists = lists
         first = int(self.run["initial_epoch"]) if self.state is None else self.state["epoch"] + 1
         for member, callbacks in lists.items():
             for callback in member.callbacks if self.state else []:
