@@ -53,6 +53,14 @@ def test_a_csv_of_a_training_without_validation_has_no_validation_curve(tmp_path
     assert list(line.get_ydata()) == [0.5, 0.25]
 
 
+@pytest.mark.parametrize("smooth", [0.0, 0.5])
+def test_an_epoch_without_validation_is_a_gap_and_no_more(smooth, tmp_path):
+    path = tmp_path / "history.csv"
+    path.write_text("epoch,loss,val_loss\n0,0.5,NA\n1,0.25,0.5\n2,0.25,NA\n3,0.25,0.5\n")
+    _, validation = plot_history(path, smooth=smooth).get_lines()
+    np.testing.assert_array_equal(validation.get_ydata(), [np.nan, 0.5, np.nan, 0.5])
+
+
 def test_a_history_a_csv_and_a_json_file_draw_the_same(tmp_path):
     history = keras.callbacks.History()
     history.history = CURVES

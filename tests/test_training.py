@@ -160,12 +160,15 @@ def test_numbers_of_model_fit(row):
     assert int(models[0].optimizer.iterations) == int(models[1].optimizer.iterations) > 0
 
 
-def test_mixed_precision():
+@pytest.mark.parametrize("scaled", [False, True])
+def test_mixed_precision(scaled):
     losses = []
     for ours in (False, True):
         keras.utils.set_random_seed(1)
-        model = sequential(layers.Dense(8, dtype="mixed_float16"), layers.Dense(1), optimizer="adam")
-        assert isinstance(model.optimizer, keras.optimizers.Optimizer)
+        optimizer = keras.optimizers.Adam()
+        if scaled:
+            optimizer = keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=2.0**10)
+        model = sequential(layers.Dense(8, dtype="mixed_float16"), layers.Dense(1), optimizer=optimizer)
         train = (lambda *a, model=model, **k: fit(model, *a, **k)) if ours else model.fit
         losses.append(train(X, Y, epochs=3, shuffle=False, verbose=0).history["loss"])
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
@@ -331,6 +334,30 @@ def test_callbacks_at_epochs(tmp_path):
     assert best == pytest.approx(min(history.history["val_loss"]), rel=1e-5)
 
 
+def test_tensorboard_gets_the_epochs_of_model_fit(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    written = []
+    for ours in (False, True):
+        keras.utils.set_random_seed(1)
+        model, folder = dense(), tmp_path / str(ours)
+        train = (lambda *a, model=model, **k: fit(model, *a, **k)) if ours else model.fit
+        board = keras.callbacks.TensorBoard(folder, write_graph=False)
+        train(X, Y, epochs=3, validation_split=0.2, shuffle=False, verbose=0, callbacks=[board])
+        values = {}
+        for part in ("train", "validation"):
+            events = EventAccumulator(str(folder / part)).Reload()
+            for tag in events.Tags()["tensors"]:
+                values[part, tag] = [
+                    (e.step, float(tf.make_ndarray(e.tensor_proto))) for e in events.Tensors(tag)
+                ]
+        written.append(values)
+    theirs, ours = written
+    assert set(theirs) == set(ours) >= {("train", "epoch_loss"), ("validation", "epoch_mae")}
+    for name in theirs:
+        np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-5, err_msg=str(name))
+
+
 def test_learning_rate_that_a_callback_sets_is_used():
     keras.utils.set_random_seed(1)
     model = dense(optimizer=keras.optimizers.SGD(0.1))
@@ -376,6 +403,10 @@ class EveryTestBatch(keras.callbacks.Callback):
         (
             keras.callbacks.ModelCheckpoint("x.keras", save_freq=5),
             "ModelCheckpoint, which has on_train_batch_end",
+        ),
+        (
+            keras.callbacks.TensorBoard("logs", update_freq=2),
+            "TensorBoard, which has on_train_batch_begin",
         ),
         (print, "must be keras.callbacks.Callback objects"),
     ],

@@ -102,6 +102,49 @@ def test_xla_gives_the_same_numbers(stacks):
     check_equal(models, histories, alone, epochs=3, batch_size=8)
 
 
+@pytest.fixture
+def three_threads(monkeypatch):
+    monkeypatch.setattr(training, "THREAD_STEPS", 1)
+    monkeypatch.setattr(training, "_cores", lambda: 3)
+
+
+def test_stacks_in_threads_give_the_same_numbers(stacks, three_threads):
+    models, alone = ([build(i) for i in range(n)] for n in (4, 4))
+    keras.utils.set_random_seed(5)
+    arguments = {"epochs": 3, "batch_size": 8, "jit": True}
+    histories = fit_many(models, X, Y, SPLITS, verbose=0, **arguments)
+    assert sorted(stacks) == [1, 1, 2]
+    check_equal(models, histories, alone, **arguments)
+
+
+def test_callbacks_act_on_each_of_the_stacks_in_threads(stacks, three_threads):
+    models = [build(i, rate=0.1) for i in range(4)]
+    stops = [keras.callbacks.EarlyStopping("loss", patience=0, min_delta=9e9) for _ in range(3)]
+    keep = [keras.callbacks.EarlyStopping("loss", patience=99, restore_best_weights=True)]
+    histories = fit_many(
+        models, X, Y, SPLITS, epochs=4, verbose=0, jit=True, callbacks=[[stop] for stop in stops] + [keep]
+    )
+    assert [len(history.epoch) for history in histories] == [2, 2, 2, 4]
+    assert len(stacks) == 3  # and those that have not stopped were stacked anew
+
+
+@pytest.mark.parametrize(("at", "error"), [(0, KeyboardInterrupt), (1, ValueError)])
+def test_an_error_or_ctrl_c_ends_all_threads(at, error, monkeypatch, three_threads):
+    original = training._Stack.epoch
+
+    def epoch(stack, number, progress):
+        if number == 1 and stack.members[0].index == at:
+            raise error("here")
+        return original(stack, number, progress)
+
+    monkeypatch.setattr(training._Stack, "epoch", epoch)
+    models = [build(i) for i in range(4)]
+    with pytest.raises(error, match="here"):
+        fit_many(models, X, Y, SPLITS, epochs=3, verbose=0, jit=True)
+    assert [len(model.history.epoch) for model in models] == [1] * 4
+    assert np.isfinite(models[0].predict(X, verbose=0)).all()
+
+
 def test_grid_of_learning_rates(stacks):
     rates = [0.001, 0.01, 0.1]
     models, alone = ([build(0, rate) for rate in rates] for _ in range(2))

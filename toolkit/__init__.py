@@ -6,6 +6,7 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+# ruff: noqa: F401 (editors and type checkers read these imports; Python takes what `_NAMES_IN` says)
 if TYPE_CHECKING:
     from toolkit.data import Data, Dataset
     from toolkit.heads import Head, head
@@ -16,49 +17,18 @@ if TYPE_CHECKING:
     from toolkit.text import decode, encode, multi_hot
     from toolkit.training import CrossValidation, cross_validate, fit, fit_many
 
-_MODULE_OF = {
-    "Checkpoint": "saving",
-    "CrossValidation": "training",
-    "Data": "data",
-    "Dataset": "data",
-    "Head": "heads",
-    "MinMaxNormalizer": "scaling",
-    "Standardizer": "scaling",
-    "cross_validate": "training",
-    "decode": "text",
-    "encode": "text",
-    "fit": "training",
-    "fit_many": "training",
-    "head": "heads",
-    "kfold": "splits",
-    "load": "saving",
-    "multi_hot": "text",
-    "plot_folds": "plotting",
-    "plot_history": "plotting",
-    "save": "saving",
+_NAMES_IN = {
+    "data": ["Data", "Dataset"],
+    "heads": ["Head", "head"],
+    "plotting": ["plot_folds", "plot_history"],
+    "saving": ["Checkpoint", "load", "save"],
+    "scaling": ["MinMaxNormalizer", "Standardizer"],
+    "splits": ["kfold"],
+    "text": ["decode", "encode", "multi_hot"],
+    "training": ["CrossValidation", "cross_validate", "fit", "fit_many"],
 }
-
-__all__ = [
-    "Checkpoint",
-    "CrossValidation",
-    "Data",
-    "Dataset",
-    "Head",
-    "MinMaxNormalizer",
-    "Standardizer",
-    "cross_validate",
-    "decode",
-    "encode",
-    "fit",
-    "fit_many",
-    "head",
-    "kfold",
-    "load",
-    "multi_hot",
-    "plot_folds",
-    "plot_history",
-    "save",
-]
+_MODULE_OF = {name: module for module, names in _NAMES_IN.items() for name in names}
+__all__ = sorted(_MODULE_OF)
 
 
 def __getattr__(name: str) -> Any:

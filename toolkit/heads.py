@@ -44,8 +44,7 @@ def head(y: npt.ArrayLike, *, outliers: bool = False) -> Head:
     """Choose the output layer, the loss and the metric for the targets y, and say why.
 
     Args:
-        y: Targets of the training rows, n of them: integers or bools,
-            one-hot or multi-label rows of 0 and 1, or floats.
+        y: Targets of n training rows: integers or bools, one-hot or multi-label rows of 0 and 1, or floats.
         outliers: A continuous target has outliers: Huber loss instead of the squared error, which one
             distant row would rule. The metric is the mean absolute error either way.
 
@@ -74,22 +73,24 @@ def head(y: npt.ArrayLike, *, outliers: bool = False) -> Head:
     if len(values) == 1:
         raise ValueError(f"`y` must have at least two different values. Received: {values[0]} in every row.")
     zeros_and_ones = np.array_equal(values, [0, 1])
-    if y.ndim == 2:
-        if zeros_and_ones and (y.sum(axis=1) == 1).all():
-            reason = f"one-hot rows of {y.shape[1]} classes."
-            return Head(y.shape[1], "softmax", "categorical_crossentropy", "accuracy", reason)
-        if zeros_and_ones:
-            reason = f"{y.shape[1]} yes-or-no answers a row, which do not exclude each other."
-            return Head(y.shape[1], "sigmoid", "binary_crossentropy", "binary_accuracy", reason)
-        return _linear(y.shape[1], outliers)
-    if zeros_and_ones:
+    if zeros_and_ones and y.ndim == 1:
         return Head(1, "sigmoid", "binary_crossentropy", "accuracy", "two values, 0 and 1.")
-    if len(values) == 2:
+    if zeros_and_ones and (y.sum(axis=1) == 1).all():
+        reason = f"one-hot rows of {y.shape[1]} classes."
+        return Head(y.shape[1], "softmax", "categorical_crossentropy", "accuracy", reason)
+    if zeros_and_ones:
+        reason = f"{y.shape[1]} yes-or-no answers a row, which do not exclude each other."
+        return Head(y.shape[1], "sigmoid", "binary_crossentropy", "binary_accuracy", reason)
+    if y.ndim == 1 and len(values) == 2:
         raise ValueError(
             f"`y` has two values, so they must be 0 and 1. Received: {values[0]} and {values[1]}"
         )
-    if y.dtype.kind == "f":
-        return _linear(1, outliers)
+    if y.ndim == 2 or y.dtype.kind == "f":
+        loss, reason = "mse", "a quantity: any number may come out, so nothing squashes it."
+        if outliers:
+            loss = "huber"
+            reason = "a quantity with outliers, which Huber's loss counts by their distance, not its square."
+        return Head(y[0].size, None, loss, "mae", reason)
     if not np.array_equal(values, np.arange(len(values))):
         raise ValueError(
             "`y` holds integers, so they must be class labels 0, 1, 2, … with none left out (pass floats if "
@@ -97,10 +98,3 @@ def head(y: npt.ArrayLike, *, outliers: bool = False) -> Head:
         )
     reason = f"integer labels of {len(values)} classes."
     return Head(len(values), "softmax", "sparse_categorical_crossentropy", "accuracy", reason)
-
-
-def _linear(units: int, outliers: bool) -> Head:
-    if outliers:
-        reason = "a quantity with outliers, which Huber's loss counts by their distance, not its square."
-        return Head(units, None, "huber", "mae", reason)
-    return Head(units, None, "mse", "mae", "a quantity: any number may come out, so nothing squashes it.")

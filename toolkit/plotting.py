@@ -49,23 +49,16 @@ def plot_history(
     >>> [line.get_label() for line in ax.get_lines()]
     ['training', 'validation']
     """
-    if not 0 <= smooth < 1:
-        raise ValueError(f"`smooth` must be at least 0 and below 1. Received: {smooth}")
     runs = history if _is_named(history) else {"": history}
-    axes = _new_axes() if ax is None else ax
+    axes = ax or _new_axes()
     for number, (name, run) in enumerate(runs.items()):
         curves, color = _read(run), f"C{number}"
         key = _find(curves, metric)
-        pairs = ((key, "training", "o"), (f"val_{key}", "validation", "-"))
-        for column, part, style in pairs:
-            if column not in curves:
-                continue
-            values = _moving_average(np.asarray(curves[column], dtype=float), smooth)[skip:]
-            if len(values) == 0:
-                raise ValueError(f"`skip` must leave an epoch. Received: skip={skip}, {skip} epochs or fewer")
-            epochs = np.arange(skip + 1, skip + 1 + len(values))
-            label = f"{name} {part}".strip()
-            axes.plot(epochs, values, style, color=color, markersize=4, label=label)
+        for column, part, style in ((key, "training", "o"), (f"val_{key}", "validation", "-")):
+            if column in curves:
+                values = _moving_average(curves[column], smooth)[skip:]
+                label = f"{name} {part}".strip()
+                axes.plot(_epochs(values, skip), values, style, color=color, markersize=4, label=label)
     _label(axes, metric, log, f"{_long(metric).capitalize()} over the epochs")
     return axes
 
@@ -81,49 +74,38 @@ def plot_folds(
 ) -> Axes:
     """Draw the validation curves of k folds: their mean, a band of one standard deviation, the best epoch.
 
-    Args:
-        histories: One history a fold, each as `plot_history` takes it, with validation results. Folds that
-            stopped early count as far as they go.
-        metric: As in `plot_history`; its `val_` column is drawn.
-        ax: Axes to draw into; None makes a new figure.
-        smooth: As in `plot_history`, applied to each fold; the best epoch is that of the drawn mean.
-        log: Logarithmic vertical axis.
-        skip: Leave out this many first epochs.
+    Takes the arguments of `plot_history`, but for `histories`: one history a fold, with validation results.
+    Folds that stopped early count as far as they go. `smooth` is applied to each; the best epoch is that of
+    the drawn mean.
 
     Returns:
         The axes; save with `.figure.savefig(path)`.
+
+    Raises:
+        ValueError: As `plot_history`, or there is no fold.
 
     >>> ax = plot_folds([{"val_mae": [3.0, 2.0, 2.5]}, {"val_mae": [4.0, 2.0, 3.0]}], "mae")
     >>> ax.get_legend_handles_labels()[1][-1]
     'lowest mean: 2 at epoch 2'
     """
-    if not isinstance(metric, str):
-        raise ValueError(f"`metric` must be the name of one, such as 'loss'. Received: {metric!r}")
-    if not 0 <= smooth < 1:
-        raise ValueError(f"`smooth` must be at least 0 and below 1. Received: {smooth}")
     if not histories:
         raise ValueError("`histories` must hold at least one history. Received: none")
     folds = []
     for history in histories:
         curves = _read(history)
-        column = _find(curves, f"val_{metric.removeprefix('val_')}")
-        folds.append(_moving_average(np.asarray(curves[column], dtype=float), smooth)[skip:])
-    length = max(map(len, folds))
-    if length == 0:
-        raise ValueError(f"`skip` must leave an epoch. Received: skip={skip}, {skip} epochs or fewer")
-    table = np.full((len(folds), length), np.nan)
+        folds.append(_moving_average(curves[_find(curves, metric, "val_")], smooth)[skip:])
+    table = np.full((len(folds), max(map(len, folds))), np.nan)
     for row, fold in zip(table, folds, strict=True):
         row[: len(fold)] = fold
+    epochs = _epochs(table[0], skip)
     mean, deviation = np.nanmean(table, axis=0), np.nanstd(table, axis=0)
-    epochs = np.arange(skip + 1, skip + 1 + length)
     rising = any(word in metric for word in ("acc", "auc", "precision", "recall", "r2", "f1"))
     best = int(mean.argmax() if rising else mean.argmin())
 
-    axes = _new_axes() if ax is None else ax
+    axes = ax or _new_axes()
     axes.plot(epochs, table.T, color="C0", alpha=0.25, linewidth=0.8)
-    axes.fill_between(
-        epochs, mean - deviation, mean + deviation, color="C0", alpha=0.2, label="± 1 std. dev."
-    )
+    band = (mean - deviation, mean + deviation)
+    axes.fill_between(epochs, *band, color="C0", alpha=0.2, label="± 1 std. dev.")
     axes.plot(epochs, mean, color="C0", label=f"mean of {len(folds)} folds")
     label = f"{'highest' if rising else 'lowest'} mean: {mean[best]:.3g} at epoch {epochs[best]}"
     axes.plot(epochs[best], mean[best], "o", color="C3", label=label)
@@ -179,23 +161,34 @@ def _read(history: Any) -> Mapping[str, Any]:
     return curves
 
 
-def _find(curves: Mapping[str, Any], metric: str) -> str:
+def _find(curves: Mapping[str, Any], metric: str, prefix: str = "") -> str:
     """Return the column of the metric under any of its names."""
-    if not isinstance(metric, str):
-        raise ValueError(f"`metric` must be one of {', '.join(curves)}. Received: {metric!r}")
-    prefix, name = ("val_", metric[4:]) if metric.startswith("val_") else ("", metric)
-    names = [name, _SHORT.get(name, name), *(other for other, usual in _SHORT.items() if usual == name)]
-    for candidate in names:
-        if prefix + candidate in curves:
-            return prefix + candidate
+    if isinstance(metric, str):
+        name = metric.removeprefix("val_")
+        prefix = prefix or metric.removesuffix(name)
+        metric = prefix + name
+        for other in (name, _SHORT.get(name, name), *(key for key in _SHORT if _SHORT[key] == name)):
+            if prefix + other in curves:
+                return prefix + other
     raise ValueError(f"`metric` must be one of {', '.join(curves)}. Received: {metric!r}")
 
 
-def _moving_average(values: npt.NDArray[Any], weight: float) -> npt.NDArray[Any]:
+def _epochs(values: npt.NDArray[Any], skip: int) -> npt.NDArray[Any]:
+    if len(values) == 0:
+        raise ValueError(f"`skip` must leave an epoch. Received: skip={skip}, {skip} epochs or fewer")
+    return np.arange(skip + 1, skip + 1 + len(values))
+
+
+def _moving_average(values: Any, weight: float) -> npt.NDArray[Any]:
     """Average each value with those before it, each one epoch older counting `weight` times as much."""
+    if not 0 <= weight < 1:
+        raise ValueError(f"`smooth` must be at least 0 and below 1. Received: {weight}")
     total = norm = 0.0
-    result = np.empty(len(values))
-    for epoch, value in enumerate(values):
+    averages = []
+    for value in np.asarray(values, dtype=float):
+        if np.isnan(value):  # an epoch without validation: a gap, which must not swallow the later ones
+            averages.append(value)
+            continue
         total, norm = weight * total + value, weight * norm + 1.0
-        result[epoch] = total / norm
-    return result
+        averages.append(total / norm)
+    return np.array(averages)

@@ -5,39 +5,22 @@ import os
 import re
 import sys
 import tempfile
+from typing import IO
 
 # TensorFlow writes these before it reads TF_CPP_MIN_LOG_LEVEL: information, warnings, and the "error" 303,
 # which only says that no NVIDIA driver is installed.
 _CHATTER = re.compile(
     r"[IW]\d{4} |WARNING: All log messages before absl|To enable the following instructions|.*cuInit.*\(303\)"
 )
-
-
-class _Held:
-    """Standard error, kept in a file from `hold` to `release`."""
-
-    def __init__(self) -> None:
-        self.file = tempfile.TemporaryFile()  # noqa: SIM115 (open until `release`)
-        self.stderr = os.dup(2)
-        os.dup2(self.file.fileno(), 2)
-
-    def release(self) -> None:
-        sys.stderr.flush()
-        os.dup2(self.stderr, 2)
-        os.close(self.stderr)
-        with self.file as file:
-            file.seek(0)
-            lines = file.read().decode(errors="replace").splitlines(keepends=True)
-        sys.stderr.write("".join(line for line in lines if not _CHATTER.match(line)))
-
-
-_held: list[_Held] = []
+_held: list[tuple[IO[bytes], int]] = []  # the file that standard error goes to, and where it went before
 
 
 def hold() -> None:
     """Keep standard error back until `release`, or the end of the process if that comes first."""
     if not _held:
-        _held.append(_Held())
+        file = tempfile.TemporaryFile()  # noqa: SIM115 (open until `release`)
+        _held.append((file, os.dup(2)))
+        os.dup2(file.fileno(), 2)
         atexit.register(release)
 
 
@@ -47,4 +30,11 @@ def release() -> None:
     >>> release()  # nothing is held: nothing happens
     """
     while _held:
-        _held.pop().release()
+        file, stderr = _held.pop()
+        sys.stderr.flush()
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        with file:
+            file.seek(0)
+            lines = file.read().decode(errors="replace").splitlines(keepends=True)
+        sys.stderr.write("".join(line for line in lines if not _CHATTER.match(line)))

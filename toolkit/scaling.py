@@ -4,8 +4,9 @@ Unlike scikit-learn's scalers these become a Keras layer, which is saved with th
 `(x - mean) / std` they survive a constant column, whose NaN TensorFlow's CPU kernels can hide from the loss.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,8 @@ class _ColumnScaler:
 
     shift: npt.NDArray[np.float64]  # shape (columns,)
     scale: npt.NDArray[np.float64]  # shape (columns,), never 0
+    _shift_of: ClassVar[Callable[..., Any]]
+    _scale_of: ClassVar[Callable[..., Any]]
 
     @classmethod
     def fit(cls, x_train: npt.ArrayLike) -> Self:
@@ -36,16 +39,12 @@ class _ColumnScaler:
             )
         rows = x.reshape(-1, x.shape[-1])
         _refuse_non_finite("x_train", rows)
-        shift, scale = cls._statistics(rows.astype(np.float64))
         # The deviation of a constant column comes out as rounding dust, not 0: look at its range instead.
-        dust = (
-            4 * np.finfo(rows.dtype if rows.dtype.kind == "f" else np.float64).eps * np.abs(rows).max(axis=0)
-        )
-        return cls(shift, np.where(np.ptp(rows, axis=0) <= dust, 1.0, scale))
-
-    @staticmethod
-    def _statistics(rows: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        raise NotImplementedError
+        precision = np.finfo(rows.dtype if rows.dtype.kind == "f" else np.float64).eps
+        dust = 4 * precision * np.abs(rows).max(axis=0)
+        constant = np.ptp(rows, axis=0) <= dust
+        rows = rows.astype(np.float64)
+        return cls(cls._shift_of(rows, axis=0), np.where(constant, 1.0, cls._scale_of(rows, axis=0)))
 
     def __call__(self, x: Any) -> Any:
         """Scale x, array or tensor: float64 stays float64, all else becomes float32."""
@@ -69,7 +68,6 @@ class _ColumnScaler:
                 f"`x_train` must vary by more than 1e-6 for a layer. Received: column {column} varies by "
                 f"{self.scale[column]:.3g}; give it in a smaller unit"
             )
-
         return keras.layers.Normalization(axis=-1, mean=self.shift, variance=np.square(self.scale))
 
     def _affine(self, x: Any, formula: Any) -> Any:
@@ -104,9 +102,7 @@ class Standardizer(_ColumnScaler):
            [ 3.,  1.]])
     """
 
-    @staticmethod
-    def _statistics(rows: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        return rows.mean(axis=0), rows.std(axis=0)
+    _shift_of, _scale_of = staticmethod(np.mean), staticmethod(np.std)
 
 
 class MinMaxNormalizer(_ColumnScaler):
@@ -126,9 +122,7 @@ class MinMaxNormalizer(_ColumnScaler):
     array([[2., 7.]])
     """
 
-    @staticmethod
-    def _statistics(rows: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        return rows.min(axis=0), np.ptp(rows, axis=0)
+    _shift_of, _scale_of = staticmethod(np.min), staticmethod(np.ptp)
 
 
 def _refuse_non_finite(name: str, rows: npt.NDArray[Any]) -> None:

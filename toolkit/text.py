@@ -52,16 +52,14 @@ def multi_hot(sequences: Any, num_words: int, *, dtype: npt.DTypeLike = "uint8",
     tensorflow = sys.modules.get("tensorflow")  # a tensor cannot come from a TensorFlow not yet imported
     if tensorflow and isinstance(sequences, tensorflow.Tensor | tensorflow.RaggedTensor):
         return _multi_hot_tensor(tensorflow, sequences, num_words, np.dtype(dtype).name, sparse)
-    flat, lengths = _flatten(sequences)
-    row_starts = np.concatenate([[0], np.cumsum(lengths)])
+    flat, starts = _flatten(sequences)
     if flat.size and (flat.min() < 0 or flat.max() >= num_words):
         place = int(np.flatnonzero((flat < 0) | (flat >= num_words))[0])
-        row = int(np.searchsorted(row_starts, place, side="right")) - 1
+        row = int(np.searchsorted(starts, place, side="right")) - 1
         raise ValueError(
             f"`sequences` must hold indices in 0..{num_words - 1}. Received: {flat[place]} in row {row}."
         )
-    fill = _csr if sparse else _dense
-    return fill(flat, lengths, row_starts, (len(lengths), int(num_words)), np.dtype(dtype))
+    return (_csr if sparse else _dense)(flat, starts, (len(starts) - 1, int(num_words)), np.dtype(dtype))
 
 
 def encode(text: str, word_index: Mapping[str, int], *, num_words: int | None = None) -> list[int]:
@@ -118,9 +116,9 @@ def _check_word_index(word_index: Any) -> None:
 
 
 def _flatten(sequences: Any) -> tuple[IntArray, IntArray]:
-    """Return all indices in one array, and the length of each row."""
+    """Return all indices in one array, and where each row starts; last, where the last one ends."""
     if isinstance(sequences, np.ndarray) and sequences.ndim == 2 and sequences.dtype.kind in "iu":
-        return sequences.reshape(-1), np.full(len(sequences), sequences.shape[1])
+        return sequences.reshape(-1), np.arange(len(sequences) + 1) * sequences.shape[1]
     if isinstance(sequences, str | Mapping) or not hasattr(sequences, "__len__"):
         raise ValueError(f"`sequences` must be a list of lists of integers. Received: {type(sequences)}")
     rows = [np.asarray(row) for row in sequences]
@@ -134,20 +132,21 @@ def _flatten(sequences: Any) -> tuple[IntArray, IntArray]:
     flat = np.concatenate(filled) if filled else np.zeros(0, dtype=np.int64)
     if flat.dtype.kind == "f":  # NumPy's common type of int64 and uint64
         flat = np.concatenate(filled, dtype=np.int64, casting="unsafe")
-    return flat, np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
+    return flat, np.cumsum([0, *map(len, rows)])
 
 
-def _dense(flat: IntArray, lengths: IntArray, starts: IntArray, shape: tuple[int, int], dtype: Any) -> Any:
+def _dense(flat: IntArray, starts: IntArray, shape: tuple[int, int], dtype: Any) -> Any:
     result = np.zeros(shape, dtype=dtype)
     rows_per_block = max(1, _BLOCK_BYTES // (shape[1] * result.itemsize))
     for first in range(0, shape[0], rows_per_block):
         block = result[first : first + rows_per_block]
-        rows = np.repeat(np.arange(len(block)), lengths[first : first + len(block)])
-        block[rows, flat[starts[first] : starts[first + len(block)]]] = 1
+        bounds = starts[first : first + len(block) + 1]
+        rows = np.repeat(np.arange(len(block)), np.diff(bounds))
+        block[rows, flat[bounds[0] : bounds[-1]]] = 1
     return result
 
 
-def _csr(flat: IntArray, lengths: IntArray, starts: IntArray, shape: tuple[int, int], dtype: Any) -> Any:
+def _csr(flat: IntArray, starts: IntArray, shape: tuple[int, int], dtype: Any) -> Any:
     # SciPy sorts each row and adds up repeated words; the sums are then replaced by ones.
     narrow = np.int32 if max(len(flat), *shape) <= np.iinfo(np.int32).max else np.int64
     counts = np.ones(len(flat), dtype=np.uint8)
@@ -172,7 +171,7 @@ def _multi_hot_tensor(tf: Any, sequences: Any, num_words: int, dtype: str, spars
     wrong = (values < 0) | (values >= num_words)
     report = [f"`sequences` must hold indices in 0..{num_words - 1}. Received:", values[wrong][:1]]
     check = tf.debugging.Assert(~tf.reduce_any(wrong), [*report, "in row", rows[wrong][:1]])
-    with tf.control_dependencies([] if check is None else [check]):
+    with tf.control_dependencies([check]):
         places = tf.stack([rows, values], axis=1)
     # float32, because not every device has an integer scatter.
     zeros = tf.zeros(tf.stack([count, tf.constant(num_words, tf.int64)]))

@@ -5,10 +5,12 @@ because `model.fit` spends most of its time around the arithmetic and not in it.
 at once, and `cross_validate` stands on it.
 """
 
+import concurrent.futures
 import contextlib
 import hashlib
 import inspect
 import io
+import itertools
 import json
 import math
 import os
@@ -39,6 +41,7 @@ RESIDENT_BYTES: int | None = (
 )
 VALIDATION_ROWS = 1024  # stacked models validate on batches of so many rows: the means are the same
 CHECKPOINT_SECONDS = 10.0  # a run with a checkpoint folder writes no more often than this
+THREAD_STEPS = 30_000  # the steps of this many models pay for the tracing of a second stack of models
 MANY_EPOCHS = 50  # more epochs than this share one progress bar
 
 
@@ -493,8 +496,10 @@ def _cut_sparse(csr: tuple[tf.Tensor, ...], indices: tf.Tensor) -> tuple[tf.Tens
     """Cut rows out of a CSR matrix: co-ordinates and values of a SparseTensor."""
     values, columns, row_splits = csr
     positions = tf.ragged.range(tf.gather(row_splits, indices), tf.gather(row_splits, indices + 1))
-    places = positions.flat_values
-    coordinates = [positions.value_rowids(), tf.cast(tf.gather(columns, places), tf.int64)]
+    places, ends = positions.flat_values, tf.cast(positions.row_splits[1:], tf.int64)
+    # The number of rows that have ended: sooner than positions.value_rowids(), which goes through a mask.
+    ended = tf.cumsum(tf.math.unsorted_segment_sum(tf.ones_like(ends), ends, ends[-1] + 1))[:-1]
+    coordinates = [ended, tf.cast(tf.gather(columns, places), tf.int64)]
     return tf.stack(coordinates, axis=1), tf.gather(values, places)
 
 
@@ -672,7 +677,8 @@ class _Steps:
         self.feed = feed
         self.jit = jit
         self.count = math.ceil(rows / feed.batch_size)
-        self.functions: dict[int, Any] = {}
+        self.functions: dict[int, Any] = {}  # by the size of the batch
+        self.plain: Any = None  # the graph without XLA, which takes batches of any size
         self.chunk = 1
 
     def __call__(self, rows: Rows, progress: Callable[[int, Any], None]) -> Any:
@@ -698,17 +704,18 @@ class _Steps:
     def _call(self, size: int, steps: int, *arguments: Any) -> Any:
         if size in self.functions:
             return self.functions[size](*arguments)
-        jit = self.jit(steps)
-        self.functions[size] = self._compile(jit)
+        if not self.jit(steps):
+            self.plain = self.plain or self._compile(jit=False)
+            self.functions[size] = self.plain
+            return self.plain(*arguments)
+        self.functions[size] = self._compile(jit=True)
         try:
             return self.functions[size](*arguments)
         except tf.errors.OpError as error:  # XLA compiles before it computes: the model is as it was
-            if not jit:
-                raise
             _warn_no_xla(error)
             self.jit = lambda _: False
-            self.functions[size] = self._compile(jit=False)
-            return self.functions[size](*arguments)
+            del self.functions[size]
+            return self._call(size, steps, *arguments)
 
     def _compile(self, jit: bool) -> Any:
         def run(tensors: Any, order: tf.Tensor, start: tf.Tensor, stop: tf.Tensor) -> Any:
@@ -815,7 +822,11 @@ class _Job:
 
 def _callback_list(
     member: "_Member", progress: "_Progress", epochs: int, steps: int
-) -> keras.callbacks.CallbackList:
+) -> keras.callbacks.CallbackList | keras.callbacks.History:
+    if not member.callbacks:  # the list costs more time than a short epoch
+        member.model.history = keras.callbacks.History()
+        member.model.history.set_model(member.model)
+        return member.model.history
     return keras.callbacks.CallbackList(
         member.callbacks,
         add_history=True,
@@ -998,7 +1009,7 @@ def _run_stacked(
     if checkpoint is not None:
         settings = checkpoint.settings
         stacked, active = checkpoint.stacked()
-    stack = _Stack(stacked, *feeds, settings) if active else None
+    stack = _Stacks(stacked, feeds, settings) if active else None
     steps = math.ceil(len(group[0].rows) / feeds[0].batch_size)
     lists = {member: _callback_list(member, progress, settings.epochs, steps) for member in group}
     for member in group:
@@ -1047,13 +1058,14 @@ def _run_stacked(
             )
             stopped = [member for member in active if member.model.stop_training]
             due = checkpoint is not None and checkpoint.due(epoch, len(stopped) == len(active))
-            stack.store(active if due else stopped)
+            if due or stopped:
+                stack.store(active if due else stopped)
             active = [member for member in active if member not in stopped]
             if active and 2 * len(active) <= len(
                 stack.members
             ):  # the stopped ones cost, but so does compiling
                 stack.store(active)
-                stack = _Stack(active, *feeds, settings)
+                stack = _Stacks(active, feeds, settings)
             if checkpoint is not None and due:
                 checkpoint.save(epoch, [member.index for member in stack.members])
             for member in stopped:
@@ -1391,6 +1403,7 @@ class _Stack:
             raise _CannotStackError  # it decides where a model starts
         self.reads = not all(_is_blind(callback) for callback in callbacks)
         self.writes = not all(_is_blind(callback) or type(callback) in _READERS for callback in callbacks)
+        self.interrupted = False
         self.steps_per_call = 1
         test_order: tuple[Rows, list[Rows]] = np.zeros(0, np.int64), []
         if self.validation:
@@ -1623,12 +1636,12 @@ class _Stack:
     def _order(self, epoch: int) -> Any:
         return _to_tensors(self.training.order(self.settings, epoch))
 
-    def epoch(self, epoch: int, progress: "_Progress") -> tuple[Logs, Logs, Any]:
+    def epoch(self, epoch: int, progress: Callable[[int, Any], None]) -> tuple[Logs, Logs, Any]:
         """Train and validate; return the logs, with one value a model, and which models are finite."""
         order, rest = self._order(epoch)
         metrics = self.empty_metrics
         done = 0
-        while done < self.training.full:
+        while done < self.training.full and not self.interrupted:
             stop = min(done + self.steps_per_call, self.training.full)
             started = time.perf_counter()
             metrics = self._call("_train", order, tf.constant(done), tf.constant(stop), metrics)
@@ -1636,7 +1649,7 @@ class _Stack:
             pace = CALL_SECONDS / (time.perf_counter() - started)
             self.steps_per_call = max(1, min(self.steps_per_call * 64, int((stop - done) * pace)))
             done = stop
-            progress.step(done, {})
+            progress(done, {})
         logs, test_logs, finite = self._call("_finish", rest, *self._test_order, metrics)
         return _to_arrays(logs), _to_arrays(test_logs), finite.numpy()
 
@@ -1649,6 +1662,60 @@ class _Stack:
             _warn_no_xla(error)
             self._compile(jit=False)
             return getattr(self, name)(*arguments)
+
+
+class _Stacks:
+    """Stacks side by side, each in a thread: XLA leaves steps as small as these to a single core."""
+
+    def __init__(self, members: list[_Member], feeds: tuple[_Feed, _Feed], settings: _Settings) -> None:
+        self.members = members
+        first, rows = members[0], len(members[0].rows)
+        steps = math.ceil(rows / feeds[0].batch_size)
+        threads = 1
+        if settings.use_xla(first.model, feeds[0].table, steps) and not tf.config.list_logical_devices("GPU"):
+            every_step = len(members) * steps * (settings.epochs - settings.initial_epoch)
+            # What a thread saves grows with the steps; what it costs is its tracing.
+            threads = min(_cores(), len(members), round(math.sqrt(every_step / THREAD_STEPS)))
+        bounds = np.linspace(0, len(members), max(1, threads) + 1).astype(int).tolist()
+        self.stacks = [
+            _Stack(members[start:stop], *feeds, settings) for start, stop in itertools.pairwise(bounds)
+        ]
+        self.reads = any(stack.reads for stack in self.stacks)
+        self.writes = any(stack.writes for stack in self.stacks)
+
+    def load(self) -> None:
+        for stack in self.stacks:
+            stack.load()
+
+    def store(self, members: list[_Member]) -> None:
+        for stack in self.stacks:
+            stack.store([member for member in stack.members if member in members])
+
+    def epoch(self, epoch: int, progress: "_Progress") -> tuple[Logs, Logs, Any]:
+        """Train and validate all; return the logs, with one value a model, and which models are finite."""
+        first, *others = self.stacks
+        if not others:
+            return first.epoch(epoch, progress.step)
+        with concurrent.futures.ThreadPoolExecutor(len(others)) as pool:
+            futures = [pool.submit(stack.epoch, epoch, lambda *_: None) for stack in others]
+            try:
+                results = [first.epoch(epoch, progress.step), *(future.result() for future in futures)]
+            except BaseException:  # Ctrl-C comes to this thread alone
+                for stack in others:
+                    stack.interrupted = True
+                raise
+        logs, test_logs, finite = zip(*results, strict=True)
+        return _joined(logs), _joined(test_logs), np.concatenate(finite)
+
+
+def _joined(logs: Sequence[Logs]) -> Logs:
+    return {name: np.concatenate([each[name] for each in logs]) for name in logs[0]}
+
+
+def _cores() -> int:
+    """Return how many cores TensorFlow may use."""
+    own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return tf.config.threading.get_intra_op_parallelism_threads() or own
 
 
 def _is_blind(callback: keras.callbacks.Callback) -> bool:
@@ -1935,7 +2002,7 @@ def _acts_at_epochs(callback: keras.callbacks.Callback, hook: str) -> bool:
     if owner in (keras.callbacks.ModelCheckpoint, keras.callbacks.BackupAndRestore):
         return bool(callback.save_freq == "epoch")
     if owner is keras.callbacks.TensorBoard:
-        return bool(callback.update_freq == "epoch" and not callback.profile_batch)
+        return bool(callback.update_freq == "epoch" and not callback._should_trace)
     return owner in (keras.callbacks.Callback, keras.callbacks.ProgbarLogger, keras.callbacks.TerminateOnNaN)
 
 
