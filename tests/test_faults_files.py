@@ -357,6 +357,13 @@ def renamed_in_the_list(content):
     return content[:start] + content[start:].replace(b"config.json", b"konfig.json")
 
 
+def junk_in_the_list(content):
+    """Four bytes more in the list of members, and its size says so."""
+    end = content.rindex(b"PK\5\6")
+    size = struct.unpack("<L", content[end + 12 : end + 16])[0] + 4
+    return content[:end] + b"junk" + content[end : end + 12] + struct.pack("<L", size) + content[end + 16 :]
+
+
 def replace_weight(shape=None, **options):
     def change(file):
         del file["layers/dense/vars/0"]
@@ -449,6 +456,7 @@ HOSTILE = {
         with_bytes(lambda content: content.replace(b"PK\3\4", b"junkPK\3\4", 2)[4:]),
         "something was added|belongs to nothing",
     ),
+    "junk in the list of members": (with_bytes(junk_in_the_list), "central directory"),
     "a program": (with_member("setup.py", b"print()"), "'setup.py', which is no part"),
     "path traversal": (with_member("../evil"), "'../evil', which is no part"),
     "path traversal in assets": (with_member("assets/../../evil"), "which is no part"),

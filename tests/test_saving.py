@@ -11,6 +11,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import ROOT
 from keras import layers
 
@@ -78,6 +79,24 @@ class OwnVariable(keras.layers.Layer):
 
     def call(self, x):
         return self.scale * x
+
+
+@keras.saving.register_keras_serializable(package="test_saving")
+class Sampling(keras.layers.Layer):
+    """Draws at prediction, too, as a variational autoencoder does."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.seed_generator = keras.random.SeedGenerator()
+
+    def call(self, x):
+        return x + keras.random.normal(keras.ops.shape(x), seed=self.seed_generator)
+
+
+@keras.saving.register_keras_serializable(package="test_saving")
+class Unseeded(keras.layers.Layer):
+    def call(self, x):
+        return x + tf.random.normal(tf.shape(x))
 
 
 class Unregistered(layers.Dense):
@@ -164,6 +183,28 @@ def test_a_save_goes_through_a_link_and_takes_the_place_of_the_old_file(model, t
     assert (tmp_path / "link.keras").is_symlink()
     assert names(tmp_path / "there") == ["model.keras", "model.keras.sha256"]
     assert load(tmp_path / "link.keras").count_params() == 8
+
+
+def test_what_a_link_points_to_may_have_any_name(model, tmp_path):
+    (tmp_path / "link.keras").symlink_to(tmp_path / "model.bin")
+    save(model, tmp_path / "link.keras")
+    assert names(tmp_path) == ["link.keras", "model.bin", "model.bin.sha256"]
+    assert load(tmp_path / "link.keras").count_params() == model.count_params()
+    (tmp_path / "lost.keras").symlink_to(tmp_path / "none/model.keras")
+    with pytest.raises(OSError, match="must be a file name in a folder that is there"):
+        save(model, tmp_path / "lost.keras")
+
+
+def test_a_name_that_is_no_text_is_a_name(model, tmp_path):
+    path = tmp_path / os.fsdecode(b"\xff.keras")
+    try:
+        path.touch()
+    except (OSError, UnicodeError):
+        pytest.skip("no such names here")
+    save(model, path)
+    digest, name = path.with_name(f"{path.name}.sha256").read_bytes().split(b"  ")
+    assert name == b"\xff.keras\n"
+    assert load(path, sha256=digest.decode()).count_params() == model.count_params()
 
 
 def test_strays_of_dead_processes_are_cleared_and_those_of_live_ones_stay(model, tmp_path):
@@ -534,6 +575,46 @@ def test_each_loss_and_metric_of_keras_comes_back(model, tmp_path):
     assert len(metrics) > 30
 
 
+@pytest.mark.parametrize("name", ["AUC", "F1Score", "FBetaScore", "R2Score"])
+def test_a_metric_that_makes_its_variables_when_it_trains_comes_back(name, model, tmp_path):
+    model.compile("sgd", "mse", metrics=[getattr(keras.metrics, name)()])
+    model.fit(np.ones((4, 3)), np.ones((4, 1)), verbose=0)
+    round_trip(model, tmp_path)
+
+
+@pytest.mark.parametrize(("trained", "here"), [("mixed_float16", "float32"), ("float32", "mixed_float16")])
+@pytest.mark.parametrize("functional", [False, True])
+def test_a_model_comes_back_where_another_precision_is_set(trained, here, functional, tmp_path):
+    x = np.random.default_rng(0).normal(size=(8, 3)).astype("float32")
+    try:
+        keras.config.set_dtype_policy(trained)
+        model = sequential(layers.Dense(4), layers.Dense(1))
+        if functional:
+            model = keras.Model(model.inputs, model.outputs)
+        model.compile("adam", "mse")
+        model.fit(x, x[:, :1], verbose=0)
+        save(model, tmp_path / "model.keras")
+        keras.config.set_dtype_policy(here)
+        loaded = load(tmp_path / "model.keras")
+        assert type(loaded.optimizer) is type(model.optimizer)
+        for one, other in zip(model.optimizer.variables, loaded.optimizer.variables, strict=True):
+            np.testing.assert_array_equal(one, other)
+        np.testing.assert_array_equal(loaded.predict(x, verbose=0), model.predict(x, verbose=0))
+        load(save(loaded, tmp_path / "again.keras"))
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+
+def test_a_loss_that_is_code_comes_back_from_a_trusted_file(model, tmp_path):
+    model.compile("sgd", lambda y_true, y_pred: (y_true - y_pred) ** 2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of code in a file
+        model.save(tmp_path / "model.keras")
+    with pytest.raises(ValueError, match="holds code"):
+        load(tmp_path / "model.keras")
+    assert load(tmp_path / "model.keras", trusted=True).loss(np.ones(2), np.zeros(2)).shape == (2,)
+
+
 @pytest.mark.parametrize("optimizer", classes_of(keras.optimizers), ids=lambda each: type(each).__name__)
 def test_each_optimizer_of_keras_comes_back_with_its_state(optimizer, model, tmp_path):
     x, y = np.random.default_rng(0).normal(size=(2, 8, 3)).astype("float32")
@@ -569,6 +650,11 @@ def quantized():
     return model
 
 
+def ragged():
+    words = layers.TextVectorization(vocabulary=["a", "b"], ragged=True)
+    return sequential(words, shape=(1,), dtype="string")
+
+
 def scheduled():
     model = sequential(layers.Dense(2, kernel_initializer="orthogonal", kernel_regularizer="l1"))
     decay = keras.optimizers.schedules.CosineDecay(0.1, 10**6, warmup_steps=10**5)
@@ -581,7 +667,9 @@ def scheduled():
     [
         nested,
         quantized,
+        ragged,
         scheduled,
+        lambda: sequential(layers.Dense(2), Sampling()),
         lambda: sequential(layers.Dense(2, dtype="mixed_float16"), layers.Dense(1, dtype="bfloat16")),
         lambda: sequential(layers.Conv2D(2, 5), layers.MaxPool2D(4), shape=(None, None, 1)),
         lambda: sequential(
@@ -618,3 +706,8 @@ def test_a_model_for_which_no_rows_can_be_made_is_saved_with_a_word(tmp_path):
     model.build((None, 3))
     with pytest.warns(UserWarning, match="only weights were compared"):
         assert load(save(model, tmp_path / "model.keras")).count_params() == model.count_params()
+
+
+def test_a_model_of_random_predictions_is_saved_with_a_word(tmp_path):
+    with pytest.warns(UserWarning, match="predictions are random"):
+        save(sequential(layers.Dense(2), Unseeded()), tmp_path / "model.keras")

@@ -9,7 +9,6 @@ import contextlib
 import errno
 import gc
 import hashlib
-import importlib
 import inspect
 import json
 import math
@@ -23,7 +22,6 @@ import struct
 import sys
 import tempfile
 import time
-import uuid
 import warnings
 import zipfile
 from collections import Counter
@@ -36,7 +34,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from keras.src.backend.common import global_state  # Keras keeps the safe mode and unmade variables here alone
-from keras.src.saving.serialization_lib import ObjectSharingScope  # layers that occur twice stay one layer
+from keras.src.saving.serialization_lib import ObjectSharingScope, SafeModeScope
 
 try:
     import fcntl
@@ -46,23 +44,26 @@ except ImportError:  # Windows, where two processes that save to one path at one
 _CONFIG_BYTES = 4 << 20
 _CONFIG_ITEMS = 200_000  # Python needs up to 100 bytes for an item of JSON that takes 2
 _CONFIG_DEPTH = 100
-_VOCABULARY_LINES = 250_000  # of all its assets; Keras stores some words twice
+_WORDS = 250_000  # lines of all its assets; Keras stores some words twice
 # Layers and calls in any file, and one more for so many bytes: each takes about 0.1 MB, weights apart.
 _LAYERS, _BYTES_A_LAYER = 400, 25_000
 _REBUILDS = 20_000  # layers of a Sequential model, squared: it is built anew for each of them
 _COUNT = 2_000_000  # sum of the numbers in a config by which Keras may take memory or time
+_SPARE = 1 << 18  # numbers of small weights that are made but not stored: seeds, states
 _STRAY_SECONDS = 24 * 3600.0
 
 _MEMBERS = re.compile(r"metadata\.json|config\.json|model\.weights\.h5|assets(/(?!\.\.?(/|$))[\w .>+-]+)+")
 _LINE = re.compile(rb"[\n\r\x0b\x0c\x1c-\x1e\x85]|\xe2\x80[\xa8\xa9]")  # where Python ends a line
 _DTYPE = re.compile(r"(u?int|b?float|complex)\d+\w*|bool|string")
 # fmt: off
-# Where `config.json` may take classes and functions from, apart from those registered in this process.
-_MODULES = [
-    "keras", "keras.layers", "keras.models", "keras.losses", "keras.metrics", "keras.optimizers",
-    "keras.optimizers.schedules", "keras.initializers", "keras.regularizers", "keras.constraints",
-    "keras.dtype_policies", "keras.quantizers", "keras.random",
-]
+# What `config.json` may name apart from what is registered in this process: Keras's classes of these kinds,
+# functions of these modules, and values that it writes as if they were classes.
+_KINDS = (
+    keras.Operation, keras.Loss, keras.Metric, keras.Optimizer, keras.Initializer, keras.Regularizer,
+    keras.optimizers.schedules.LearningRateSchedule, keras.constraints.Constraint, keras.DTypePolicy,
+    keras.dtype_policies.DTypePolicyMap, keras.Quantizer, keras.quantizers.QuantizationConfig,
+    keras.random.SeedGenerator,
+)
 _FUNCTIONS = ["keras.activations", "keras.losses", "keras.metrics"]
 _TOOLS = ["get", "serialize", "deserialize"]  # functions there that no layer calls
 _VALUES = ["__keras_tensor__", "__tensor__", "__numpy__", "__bytes__", "__ellipsis__", "__slice__"]
@@ -114,30 +115,28 @@ def save(model: Any, path: str | Path) -> Path:
     path = Path(path)
     if path.suffix != ".keras":
         raise ValueError(f"`path` must end in .keras, Keras's native format. Received: {str(path)!r}")
-    if not path.parent.is_dir() or path.is_dir():
+    target = Path(os.path.realpath(path))  # through a link, to what it points to
+    if not target.parent.is_dir() or target.is_dir():
         raise OSError(f"`path` must be a file name in a folder that is there. Received: {str(path)!r}")
     _refuse_what_would_not_come_back(model)
-    target = Path(os.path.realpath(path))  # through a link, to what it points to
     _clear_strays(target.parent)
-    folder = target.parent / f".saving-{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-    folder.mkdir()
+    folder = Path(tempfile.mkdtemp("", f".saving-{socket.gethostname()}-{os.getpid()}-", target.parent))
     try:
-        whole, checksum = folder / target.name, folder / f"{target.name}.sha256"
+        whole, checksum = folder / "model.keras", folder / "sha256"
         model.save(whole)
         _flush(whole)
         with whole.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        _compare(model, _load_back(whole))
-        checksum.write_text(f"{digest}  {target.name}\n", encoding="utf-8")
+        _compare(model, whole)
+        checksum.write_bytes(os.fsencode(f"{digest}  {target.name}\n"))
         _flush(checksum)
+        beside = target.with_name(f"{target.name}.sha256")
         with _locked(target.parent):
-            beside = target.with_name(checksum.name)
             beside.unlink(missing_ok=True)
             _flush(target.parent)
-            os.replace(whole, target)  # noqa: PTH105 (named for what it does: replace atomically)
-            _flush(target.parent)
-            os.replace(checksum, beside)  # noqa: PTH105
-            _flush(target.parent)
+            for written, place in ((whole, target), (checksum, beside)):
+                os.replace(written, place)  # noqa: PTH105 (named for what it does: replace atomically)
+                _flush(target.parent)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return path
@@ -173,34 +172,36 @@ def load(path: str | Path, *, sha256: str | None = None, trusted: bool = False) 
     FileNotFoundError: `path` must be a .keras file. Received: 'model.h5', which is no file.
     """
     path = Path(path)
-    if path.is_dir() or path.suffix in (".h5", ".hdf5"):
+    if path.is_dir() or (path.suffix in (".h5", ".hdf5") and path.exists()):
         kind = "a folder, perhaps a SavedModel" if path.is_dir() else "Keras's old format"
-        if path.exists():
-            raise ValueError(
-                f"`path` must end in .keras. Received: {str(path)!r}, {kind}. Load it with the Keras version "
-                "that wrote it (a SavedModel of Keras 3 with tf.saved_model.load), then save it as .keras."
-            )
+        raise ValueError(
+            f"`path` must end in .keras. Received: {str(path)!r}, {kind}. Load it with the Keras version "
+            "that wrote it (a SavedModel of Keras 3 with tf.saved_model.load), then save it as .keras."
+        )
     if not path.is_file():
         raise FileNotFoundError(f"`path` must be a .keras file. Received: {str(path)!r}, which is no file.")
     if path.suffix != ".keras":
         raise ValueError(f"`path` must end in .keras. Received: {str(path)!r}")
     if sha256 is not None and not re.fullmatch(r"[0-9a-fA-F]{64}", sha256):
         raise ValueError(f"`sha256` must be 64 hexadecimal digits. Received: {sha256!r}")
-    with tempfile.TemporaryDirectory(prefix="toolkit-load-") as folder:
-        copy = Path(folder, "model.keras")  # what is checked is what is loaded, whatever happens to `path`
-        with path.open("rb") as source, copy.open("w+b") as file:
-            shutil.copyfileobj(source, file, 1 << 20)
-            file.seek(0)
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-            if sha256 is not None and digest != sha256.lower():
-                raise ValueError(f"{path} is another file: its sha256 is {digest}, not {sha256.lower()}.")
-            try:
-                weights = _check(file, Path(folder), trusted)
-                return _build(copy, weights, trusted)
-            except Exception as error:  # zipfile, h5py, Keras and TensorFlow raise of all kinds
-                if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                    raise  # the fault of the disk that the copy is on
-                raise ValueError(f"{path} is refused: {_reason(error)}") from error
+    random_state = random.getstate()  # Keras draws seeds from it: to load must change no later number
+    # What is checked is what is loaded, whatever happens to `path` meanwhile.
+    with tempfile.TemporaryDirectory(prefix="toolkit-load-") as folder, tempfile.TemporaryFile() as copy:
+        with path.open("rb") as source:
+            shutil.copyfileobj(source, copy, 1 << 20)
+        copy.seek(0)
+        digest = hashlib.file_digest(copy, "sha256").hexdigest()
+        if sha256 is not None and digest != sha256.lower():
+            raise ValueError(f"{path} is another file: its sha256 is {digest}, not {sha256.lower()}.")
+        try:
+            _check(copy, Path(folder), trusted)
+            return _build(Path(folder), trusted)
+        except Exception as error:  # zipfile, h5py, Keras and TensorFlow raise of all kinds
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise  # the fault of the disk that the copy is on
+            raise ValueError(f"{path} is refused: {_reason(error)}") from error
+        finally:
+            random.setstate(random_state)
 
 
 class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
@@ -237,17 +238,16 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Save the model, where this epoch is one to be saved."""
-        if self.monitor is not None:
-            if self.monitor not in (logs or {}):
-                raise ValueError(
-                    f"`monitor` must be one of {', '.join(logs or {})}. Received: {self.monitor!r}"
-                )
-            score = float((logs or {})[self.monitor])
-            better = self.best is None or (score < self.best if self.mode == "min" else score > self.best)
-            if math.isnan(score) or not better:
-                return
-        save(self.model, self.path)
-        if self.monitor is not None:
+        logs = logs or {}
+        if self.monitor is None:
+            save(self.model, self.path)
+            return
+        if self.monitor not in logs:
+            raise ValueError(f"`monitor` must be one of {', '.join(logs)}. Received: {self.monitor!r}")
+        score = float(logs[self.monitor])
+        sign = 1 if self.mode == "min" else -1
+        if sign * score < sign * (sign * math.inf if self.best is None else self.best):
+            save(self.model, self.path)
             self.best = score
 
 
@@ -262,10 +262,8 @@ def _refuse_what_would_not_come_back(model: Any) -> None:
     if not isinstance(model, keras.Model):
         raise ValueError(f"`model` must be a Keras model. Received: {model!r}")
     if not model.built:
-        raise ValueError(
-            "`model` must be built before it is saved: call it on data once, or "
-            f"`model.build((None, columns))`. Received: {model!r}"
-        )
+        way = "call it on data once, or `model.build((None, columns))`"
+        raise ValueError(f"`model` must be built before it is saved: {way}. Received: {model!r}")
     optimizer = getattr(model, "optimizer", None)
     if optimizer is not None and not optimizer.built:
         optimizer.build(model.trainable_variables)  # as fit does, or its state would be there in part
@@ -280,31 +278,23 @@ def _refuse_what_would_not_come_back(model: Any) -> None:
         ) from error
     if any("lambda" in str(warning.message) for warning in caught):
         raise _lost("it holds a lambda. Write a function and register it.")
-    try:
-        _check_config(config, 1 << 40, None)
-    except ValueError as error:
-        raise _lost(error) from None
     registered = keras.saving.get_registered_object(config.get("registered_name"))
     if registered not in (None, type(model)):
         raise _lost(
-            f"another class is registered under its name, {registered!r}. Give it a name of its own: "
-            "`register_keras_serializable(package=..., name=...)`."
+            f"another class is registered under its name, {registered!r}. Register it with `name=...`."
         )
 
 
-def _load_back(whole: Path) -> Any:
+def _compare(model: Any, whole: Path) -> None:
+    """Raise unless the file loads, with each weight, and settings and predictions are the model's."""
     try:
-        return load(whole)
+        loaded = load(whole)
     except ValueError as error:
         raise _lost(
-            f"{_reason(error.__cause__ or error)}\nA subclassed model or layer must make and build its "
-            "sublayers in `build`, such as `self.hidden.build(shape)`, take and return each argument "
-            "in `__init__` and `get_config`, and use functions and classes that are registered."
+            f"{_reason(error.__cause__ or error)}\nA class must make and build its sublayers in `build`, "
+            "such as `self.hidden.build(shape)`, take and return each argument in `__init__` and "
+            "`get_config`, and use only what is registered."
         ) from error
-
-
-def _compare(model: Any, loaded: Any) -> None:
-    """Raise where settings or predictions differ. The weights were compared when they were loaded."""
     settings, others = _settings(model), _settings(loaded)
     for name in settings.keys() | others.keys():
         if settings.get(name) != others.get(name):
@@ -312,23 +302,18 @@ def _compare(model: Any, loaded: Any) -> None:
                 f"{name} is {settings.get(name)} and would be {others.get(name)}. Keras does not save it: "
                 "write a registered function of y_true and y_pred with the value in it."
             )
-    prediction = other = None
     for unknown in (4, 32, 256):  # in place of sizes that the model leaves open: large enough for its layers?
         try:
             x = _rows(model, unknown)
             prediction = _predict(model, x)
         except Exception:
             continue
-        other = _predict(loaded, x)
-        break
-    else:
-        warnings.warn("only weights were compared: no rows could be generated for predictions", stacklevel=3)
-    pairs = zip(keras.tree.flatten(prediction), keras.tree.flatten(other), strict=True)
-    if not all(_close(one, another) for one, another in pairs):
-        raise _lost(
-            "the weights are equal, the predictions are not. `get_config` must return each setting that "
-            "`call` uses."
-        )
+        if not _close(prediction, _predict(loaded, x)):
+            if _close(prediction, _predict(model, x)):
+                raise _lost("the predictions are not equal. `get_config` must return what `call` uses.")
+            warnings.warn("only weights were compared: the model's predictions are random", stacklevel=3)
+        return
+    warnings.warn("only weights were compared: no rows could be generated for predictions", stacklevel=3)
 
 
 def _settings(model: Any) -> dict[str, str]:
@@ -342,17 +327,16 @@ def _settings(model: Any) -> dict[str, str]:
         else:
             attributes = value.get_config() if hasattr(value, "get_config") else {"": value}
         for name, attribute in attributes.items():
-            with contextlib.suppress(TypeError, ValueError):  # variables, functions: restored otherwise
-                found[f"{where}.{name.lstrip('_')}"] = json.dumps(attribute, sort_keys=True)
+            if name not in ("_built", "_variables"):  # of a metric, when it has seen its first batch
+                with contextlib.suppress(TypeError, ValueError):  # variables, functions: restored otherwise
+                    found[f"{where}.{name.lstrip('_')}"] = json.dumps(attribute, sort_keys=True)
     return found
 
 
 def _rows(model: Any, unknown: int) -> dict[str, Any]:
     """Generate arguments of `call`, with `unknown` in place of sizes that are open."""
     random_state = np.random.default_rng(0)
-    tables = any(
-        hasattr(layer, "input_dim") or hasattr(layer, "num_tokens") for layer in model._flatten_layers()
-    )
+    tables = any(vars(layer).keys() & {"input_dim", "num_tokens"} for layer in model._flatten_layers())
 
     def rows(spec: Any, dtype: str) -> Any:
         if isinstance(spec, keras.KerasTensor):
@@ -377,19 +361,28 @@ def _rows(model: Any, unknown: int) -> dict[str, Any]:
 
 
 def _predict(model: Any, x: dict[str, Any]) -> Any:
-    """Call without a trace: states and seeds of the model stay as they are."""
+    """Call without a trace, and with what is not saved set to zeros: states of the last batch, and seeds."""
+    kept = set(map(id, model.weights))
     stateful = [layer for layer in model._flatten_layers() if getattr(layer, "stateful", False)]
-    states = keras.tree.flatten([layer.states for layer in stateful])  # of the last batch: not saved
+    states = keras.tree.flatten([layer.states for layer in stateful])
+    states += [variable for variable in model.variables if id(variable) not in kept]
     with keras.StatelessScope([(state, keras.ops.zeros_like(state)) for state in states]):
         return model(x[""], training=False) if "" in x else model(**x, training=False)
 
 
 def _close(one: Any, other: Any) -> bool:
-    one, other = np.asarray(one), np.asarray(other)
-    if one.dtype.kind in "OSU":
-        return bool((one == other).all())
-    one, other = one.astype(np.float64), other.astype(np.float64)
-    return one.shape == other.shape and np.allclose(one, other, rtol=1e-4, atol=1e-5, equal_nan=True)
+    """Tell whether predictions are equal but for rounding; ragged and sparse ones part by part."""
+    flat = [tf.nest.flatten(each, expand_composites=True) for each in (one, other)]
+    for pair in zip(*flat, strict=True):
+        part, another = map(np.asarray, pair)
+        if part.dtype.kind not in "OSU":
+            part, another = part.astype(np.complex128), another.astype(np.complex128)
+            same = part.shape == another.shape and np.allclose(part, another, 1e-4, 1e-5, equal_nan=True)
+        else:
+            same = np.array_equal(part, another)
+        if not same:
+            return False
+    return True
 
 
 # The files
@@ -423,137 +416,118 @@ def _locked(folder: Path) -> Iterator[None]:
 
 def _clear_strays(folder: Path) -> None:
     """Remove what `save` left here in processes that were killed; leave what is being written."""
+    host = re.escape(socket.gethostname())
     for stray in folder.glob(".saving-*"):
-        host, _, process = stray.name.removeprefix(".saving-").rpartition("-")[0].rpartition("-")
-        dead = False
-        if host == socket.gethostname() and process.isdecimal() and os.name != "nt":
-            try:
-                os.kill(int(process), 0)  # asks only
-            except ProcessLookupError:
-                dead = True
-            except (OSError, OverflowError):
-                pass
-        with contextlib.suppress(OSError):
-            if dead or time.time() - stray.stat().st_mtime > _STRAY_SECONDS:
+        process = re.fullmatch(rf"\.saving-{host}-(\d+)-.*", stray.name) if os.name != "nt" else None
+        with contextlib.suppress(OSError, OverflowError):  # gone meanwhile, or of another user
+            dead = time.time() - stray.stat().st_mtime > _STRAY_SECONDS
+            if process and not dead:
+                try:
+                    os.kill(int(process[1]), 0)  # asks only
+                except ProcessLookupError:
+                    dead = True
+            if dead:
                 shutil.rmtree(stray)
 
 
 # What load refuses
 
 
-def _check(file: IO[bytes], folder: Path, trusted: bool) -> Path:
-    """Raise unless the file is whole, and all that it says can be built; return its weights, taken out."""
+def _refuse_if(wrong: object, reason: str) -> None:
+    if wrong:
+        raise ValueError(reason)
+
+
+def _check(file: IO[bytes], folder: Path, trusted: bool) -> None:
+    """Raise unless the file is whole, and all that it says can be built; take its members out to `folder`."""
     size = file.seek(0, os.SEEK_END)
-    members = _check_zip(file, size)
-    weights = folder / "model.weights.h5"
+    _check_zip(file, size)
     with zipfile.ZipFile(file) as archive:
-        texts = dict.fromkeys(("metadata.json", "config.json"), b"")
-        lines = 0
-        for name in members:
-            with (
-                archive.open(name) as member,
-                (weights if name == weights.name else Path(os.devnull)).open("wb") as out,
-            ):
-                try:
-                    while block := member.read(1 << 20):  # which checks its CRC, too
-                        out.write(block)
-                        if name in texts:
-                            texts[name] += block
-                        lines += len(_LINE.findall(block)) if name.startswith("assets/") else 0
-                        if len(texts.get(name, "")) > _CONFIG_BYTES:
-                            raise ValueError(f"{name} is longer than 4 MB")
-                except zipfile.BadZipFile:
-                    raise ValueError(f"{name} is damaged (its CRC is wrong)") from None
-    version = _json("metadata.json", texts).get("keras_version")
+        archive.extractall(folder)  # which checks their CRCs, too
+    version = _json(folder / "metadata.json").get("keras_version")
     if not isinstance(version, str) or not (parts := re.match(r"(\d{1,4})\.(\d{1,4})\.", version)):
         raise ValueError("metadata.json names no version of Keras")
-    if tuple(map(int, parts.groups())) > tuple(map(int, keras.__version__.split(".")[:2])):
-        raise ValueError(f"it was written by Keras {version}, newer than the {keras.__version__} here")
-    stored = _check_weights(weights, size)
-    if not trusted:
-        if lines > _VOCABULARY_LINES:
-            raise ValueError(
-                f"its vocabularies have {lines:,} words; {_VOCABULARY_LINES:,} are taken unless trusted"
-            )
-        if global_state.get_global_attribute("safe_mode_saving") is False:
-            raise ValueError(
-                "keras.config.enable_unsafe_deserialization() was called in this process, so Keras would "
-                "run code from files. Start another process, or say trusted=True"
-            )
-        config = _json("config.json", texts)
-        _check_config(config, size, stored)
-        _check_declared(config, stored)
-        if len(texts["config.json"]) > 100_000:
-            gc.collect()  # a large model, before it is built again
-    return weights
+    newer = tuple(map(int, parts.groups())) > tuple(map(int, keras.__version__.split(".")[:2]))
+    _refuse_if(newer, f"it was written by Keras {version}, newer than the {keras.__version__} here")
+    stored = _check_weights(folder / "model.weights.h5", size)
+    if trusted:
+        return
+    assets = (path for path in (folder / "assets").rglob("*") if path.is_file())
+    lines = sum(1 for path in assets for _ in _LINE.finditer(path.read_bytes()))
+    _refuse_if(lines > _WORDS, f"its vocabularies have {lines:,} words; {_WORDS:,} are taken unless trusted")
+    _refuse_if(
+        global_state.get_global_attribute("safe_mode_saving") is False,
+        "keras.config.enable_unsafe_deserialization() was called in this process, so Keras would run code "
+        "from files. Start another process, or say trusted=True",
+    )
+    config = _json(folder / "config.json")
+    _check_config(config, size, stored)
+    _check_declared(config, stored)
+    if (folder / "config.json").stat().st_size > 100_000:
+        gc.collect()  # a large model, before it is built again
 
 
-def _check_zip(file: IO[bytes], size: int) -> list[str]:
+def _check_zip(file: IO[bytes], size: int) -> None:
     """Account for each byte: members one after the other, as they are, then their list, and no more."""
     file.seek(max(0, size - 98))
     tail = file.read()
     if tail[-22:-18] != b"PK\5\6":
         file.seek(0)
-        if file.read(4) == b"\x89HDF":
-            raise ValueError("it is an .h5 file by another name")
+        _refuse_if(file.read(4) == b"\x89HDF", "it is an .h5 file by another name")
         raise ValueError("it is cut off, has something after its end, or is no .keras file at all")
-    entries, listed, start, comment = struct.unpack("<H2LH", tail[-12:])
+    listed, start, comment = struct.unpack("<2LH", tail[-10:])
     end = size - 22
     if tail[-42:-38] == b"PK\6\7" and size > 1 << 31:  # the form for files of 2 GB and more
         end -= 76
-        entries, listed, start = struct.unpack("<3Q", tail[32:56]) if tail[:4] == b"PK\6\6" else (0, 0, 0)
-    if comment or start + listed != end or listed > 1 << 20:
-        raise ValueError("its list of members is damaged, or something was added to it")
+        listed, start = struct.unpack("<2Q", tail[40:56]) if tail[:4] == b"PK\6\6" else (0, 0)
+    fits = not comment and start + listed == end and listed <= 1 << 20
+    _refuse_if(not fits, "its list of members is damaged, or something was added to it")
     with zipfile.ZipFile(file) as archive:
         members = archive.infolist()
-    names = [member.filename for member in members]
-    position = length = 0
+    position = 0
     for member in sorted(members, key=lambda member: member.header_offset):
-        name = member.filename
-        if not _MEMBERS.fullmatch(name) or name != member.orig_filename:
-            raise ValueError(f"it holds {name[:80]!r}, which is no part of a model")
-        if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG) or member.is_dir():
-            raise ValueError(f"{name} is a link or a folder")
-        if member.compress_type != zipfile.ZIP_STORED or member.compress_size != member.file_size:
-            raise ValueError(f"{name} is compressed, which Keras never does")
+        name, flags, kind = member.orig_filename, member.flag_bits, stat.S_IFMT(member.external_attr >> 16)
         file.seek(member.header_offset)
         header = file.read(30)
-        if member.flag_bits & ~0x800 or header[6:8] != struct.pack("<H", member.flag_bits):
-            raise ValueError(f"{name} is encrypted, or written in another way than Keras does")
         name_bytes, extra_bytes = struct.unpack("<2H", header[26:])
-        extra = file.read(name_bytes + extra_bytes)[name_bytes:]
-        if member.comment or any(each and each[:2] != b"\1\0" for each in (extra, member.extra)):
-            raise ValueError(f"{name} carries a comment or something else")
-        if member.header_offset != position:
-            raise ValueError(f"something stands before {name} that belongs to nothing")
+        extras = (file.read(name_bytes + extra_bytes)[name_bytes:], member.extra)
+        stored = member.compress_type == zipfile.ZIP_STORED and member.compress_size == member.file_size
+        plain = not member.comment and all(extra[:2] in (b"", b"\1\0") for extra in extras)
+        as_usual = not flags & ~0x800 and header[6:8] == struct.pack("<H", flags)
+        for right, wrong in (
+            (_MEMBERS.fullmatch(name), "is no part of a model"),
+            (kind in (0, stat.S_IFREG), "is a link or a device"),
+            (stored, "is compressed; Keras never does that"),
+            (as_usual, "is encrypted, or written in another way than Keras does"),
+            (plain, "carries a comment or something else"),
+            (member.header_offset == position, "stands after something that belongs to nothing"),
+        ):
+            _refuse_if(not right, f"it holds {name[:80]!r}, which {wrong}")
         position += 30 + name_bytes + extra_bytes + member.file_size
-        length += 46 + name_bytes + len(member.extra)
-    if position != start or length != listed or len(members) != entries:
-        raise ValueError("something stands in it that belongs to no member")
-    if twice := [name for name, count in Counter(names).items() if count > 1]:
-        raise ValueError(f"it holds {twice[0]} twice")
-    if missing := {"metadata.json", "config.json", "model.weights.h5"} - set(names):
-        raise ValueError(f"it has no {min(missing)}")
-    return names
+    _refuse_if(position != start, "something stands in it that belongs to no member")
+    names = Counter(member.filename for member in members)
+    for name in ("metadata.json", "config.json", "model.weights.h5", *names):
+        _refuse_if(not names[name], f"it has no {name}")
+        _refuse_if(names[name] > 1, f"it holds {name} twice")
 
 
-def _json(name: str, texts: dict[str, bytes]) -> dict[str, Any]:
+def _json(path: Path) -> dict[str, Any]:
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        if len(names := dict(pairs)) < len(pairs):
-            raise ValueError(f"{name} gives one key twice")
+        _refuse_if(len(names := dict(pairs)) < len(pairs), f"{path.name} gives one key twice")
         return names
 
-    text = texts[name]
-    if sum(map(text.count, (b",", b"[", b"{"))) > _CONFIG_ITEMS:
-        raise ValueError(f"{name} has more than {_CONFIG_ITEMS:,} items")
+    _refuse_if(path.stat().st_size > _CONFIG_BYTES, f"{path.name} is longer than 4 MB")
+    text = path.read_bytes()
+    items = sum(map(text.count, (b",", b"[", b"{")))
+    _refuse_if(items > _CONFIG_ITEMS, f"{path.name} has more than {_CONFIG_ITEMS:,} items")
     try:
         value = json.loads(text, object_pairs_hook=once)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{name} is no JSON: {error}") from None
+        raise ValueError(f"{path.name} is no JSON: {error}") from None
     except RecursionError:
-        raise ValueError(f"{name} is nested too deeply") from None
+        raise ValueError(f"{path.name} is nested too deeply") from None
     if not isinstance(value, dict):
-        raise ValueError(f"{name} holds no object")
+        raise ValueError(f"{path.name} holds no object")
     return value
 
 
@@ -564,11 +538,11 @@ def _datasets(root: Any) -> Iterator[tuple[str, Any]]:
         name, group = groups.pop()
         for key in group:
             where = f"{name}/{key}"
-            if type(link := group.get(key, getlink=True)) is not h5py.HardLink:
-                raise ValueError(f"model.weights.h5 has a link at {where} ({type(link).__name__})")
+            link = type(group.get(key, getlink=True))
+            _refuse_if(link is not h5py.HardLink, f"model.weights.h5 has a link at {where} ({link.__name__})")
             item = group[key]
-            if (address := h5py.h5o.get_info(item.id).addr) in seen:
-                raise ValueError(f"model.weights.h5 has {where} in two places")
+            address = h5py.h5o.get_info(item.id).addr
+            _refuse_if(address in seen, f"model.weights.h5 has {where} in two places")
             seen.add(address)
             if isinstance(item, h5py.Group):
                 groups.append((where, item))
@@ -584,16 +558,14 @@ def _check_weights(weights: Path, size: int) -> Counter[tuple[tuple[int, ...], i
     total = 0
     with h5py.File(weights) as file:
         for name, array in _datasets(file):
-            if array.external or array.is_virtual:
-                raise ValueError(f"model.weights.h5 takes {name} from another file")
-            if array.shape is None or array.dtype.hasobject or array.dtype.kind not in "biufV":
-                raise ValueError(f"model.weights.h5 has no numbers at {name}")
-            if array.chunks is not None or array.id.get_storage_size() != array.nbytes:
-                raise ValueError(f"model.weights.h5 does not store all of {name}, or compressed it")
+            _refuse_if(array.external or array.is_virtual, f"model.weights.h5 takes {name} from another file")
+            numbers = array.shape is not None and not array.dtype.hasobject and array.dtype.kind in "biufV"
+            _refuse_if(not numbers, f"model.weights.h5 has no numbers at {name}")
+            whole = array.chunks is None and array.id.get_storage_size() == array.nbytes
+            _refuse_if(not whole, f"model.weights.h5 does not store all of {name}, or compressed it")
             stored[array.shape, array.dtype.itemsize] += 1
             total += array.nbytes
-    if total > size:
-        raise ValueError("model.weights.h5 stores one number for several arrays")
+    _refuse_if(total > size, "model.weights.h5 stores one number for several arrays")
     return stored
 
 
@@ -602,8 +574,7 @@ def _nodes(value: Any) -> Iterator[tuple[str, str, Any]]:
     values = [("config.json", "", value, 0)]
     while values:
         where, key, value, depth = values.pop()
-        if depth > _CONFIG_DEPTH:
-            raise ValueError("config.json is nested too deeply")
+        _refuse_if(depth > _CONFIG_DEPTH, "config.json is nested too deeply")
         yield where, key, value
         if isinstance(value, dict):
             values += [(f"{where}.{name}"[-200:], name, each, depth + 1) for name, each in value.items()]
@@ -611,9 +582,9 @@ def _nodes(value: Any) -> Iterator[tuple[str, str, Any]]:
             values += [(where, key, each, depth + 1) for each in value]
 
 
-def _check_config(config: dict[str, Any], size: int, stored: Counter[Any] | None) -> None:
+def _check_config(config: dict[str, Any], size: int, stored: Counter[Any]) -> None:
     """Raise unless all classes, functions and sizes are such as may be built."""
-    dimensions = {dimension for shape, _ in stored or () for dimension in shape}
+    dimensions = {dimension for shape, _ in stored for dimension in shape}
     parts = layers = count = rebuilds = 0
     for where, key, value in _nodes(config):
         if isinstance(value, dict) and "class_name" in value:
@@ -622,81 +593,59 @@ def _check_config(config: dict[str, Any], size: int, stored: Counter[Any] | None
             count += _held(where, value)
             if value["class_name"] == "Sequential" and isinstance(value.get("config"), dict):
                 inside = value["config"].get("layers") or []
-                nested = sum(
-                    key in ("", "layers") and isinstance(each, dict) for _, key, each in _nodes(inside)
-                )
-                rebuilds += len(inside) * nested
+                nested = [each for _, key, each in _nodes(inside) if key in ("", "layers")]
+                rebuilds += len(inside) * sum(isinstance(each, dict) for each in nested)
         elif key == "inbound_nodes" and isinstance(value, dict) and "args" in value:
-            if not any(
-                isinstance(each, dict) and each.get("class_name") == "__keras_tensor__"
-                for _, _, each in _nodes(value)
-            ):
-                raise ValueError(
-                    f"{where} calls a layer on no input, so that it would compute while it loads"
-                )
+            inputs = [each.get("class_name") for _, _, each in _nodes(value) if isinstance(each, dict)]
+            if "__keras_tensor__" not in inputs:  # it would compute while it loads
+                raise ValueError(f"{where} calls a layer on no input")
         elif key == "unroll" and value is True:
             raise ValueError(f"{where} unrolls a loop as long as its input. Save it with unroll=False")
-        elif isinstance(value, int) and not isinstance(value, bool):
+        elif type(value) is int:
             if key in _LOOPS and value > 256:
                 raise ValueError(f"{where} asks for {value:,} rounds or parts")
             if value > 0 and (key in _METRICS or (key not in _HARMLESS and value not in dimensions)):
                 count += value * (value if key == "num_classes" else 1)
-    if stored is not None and count > _COUNT:
-        raise ValueError(f"config.json asks for {count:,} of something that is not stored")
-    if rebuilds > _REBUILDS:
-        raise ValueError(
-            "config.json has a Sequential model of so many layers that Keras takes minutes. Write it as "
-            "a functional model, keras.Model(inputs, outputs)"
-        )
-    if layers > _LAYERS + size // _BYTES_A_LAYER or parts > 20 * (_LAYERS + size // _BYTES_A_LAYER):
-        raise ValueError(
-            f"config.json has {layers:,} layers and calls, {parts:,} parts; too many for its size"
-        )
+    _refuse_if(count > _COUNT, f"config.json asks for {count:,} of something that is not stored")
+    _refuse_if(
+        rebuilds > _REBUILDS,
+        "config.json has a Sequential model of so many layers that Keras takes minutes. Write it as a "
+        "functional model, keras.Model(inputs, outputs)",
+    )
+    most = _LAYERS + size // _BYTES_A_LAYER
+    excess = layers > most or parts > 20 * most
+    _refuse_if(excess, f"config.json has {layers:,} layers and calls, {parts:,} parts; too many for its size")
 
 
 def _check_object(where: str, value: dict[str, Any]) -> int:
     """Raise unless a class or function is one of Keras's for models, or registered; tell if it is a layer."""
     name, module, config = value["class_name"], value.get("module"), value.get("config")
     if name in _VALUES:
-        if name in ("__tensor__", "__numpy__") and not _DTYPE.fullmatch(str((config or {}).get("dtype"))):
-            raise ValueError(f"{where} has a value of a type that is no number")
+        dtype = str((config or {}).get("dtype")) if name in ("__tensor__", "__numpy__") else "bool"
+        _refuse_if(not _DTYPE.fullmatch(dtype), f"{where} has a value of a type that is no number")
         return int(name == "__keras_tensor__")
     called = config if name == "function" else name
     if not isinstance(called, str) or not isinstance(module, str | None):
         raise ValueError(f"{where} has a class or function without a name")
-    registered = called if name == "function" else value.get("registered_name") or called
-    if called in _FORBIDDEN or called == "__lambda__":
+    if called in [*_FORBIDDEN, "__lambda__"]:
         raise ValueError(
-            f"{where} is a {called}, which holds code or takes it from elsewhere. Write a layer or a "
-            "function of your own and register it"
+            f"{where} is a {called}, which holds code. Write a layer or function and register it"
         )
+    registered = called if name == "function" else value.get("registered_name") or called
     if keras.saving.get_registered_object(str(registered)) is not None:
         return 1
     if name == "function":
-        known = [getattr(importlib.import_module(each), called, None) for each in _FUNCTIONS]
+        known = [getattr(sys.modules[each], called, None) for each in _FUNCTIONS]
         allowed = module in ("builtins", *_FUNCTIONS) and called not in _TOOLS
         if allowed and any(map(inspect.isfunction, known)):
             return 0
-    else:
-        found = None
-        if module in _MODULES:
-            found = getattr(importlib.import_module(module), called, None)
-        elif (module or "").startswith("keras.src."):
-            found = getattr(sys.modules.get(module or ""), called, None)
-        if inspect.isclass(found) and issubclass(found, _kinds()) and found.__name__ not in _FORBIDDEN:
-            return int(issubclass(found, keras.Operation)) * (4 if called in _HEAVY else 1)
+    elif module and module.split(".")[0] == "keras":
+        found = getattr(sys.modules.get(module), called, None)
+        if inspect.isclass(found) and issubclass(found, _KINDS) and found.__name__ not in _FORBIDDEN:
+            return int(issubclass(found, keras.Operation)) * (4 if found.__name__ in _HEAVY else 1)
     raise ValueError(
         f"{where} is {called!r}, which is neither Keras's own, for models, nor registered in this process. "
         "Write @keras.saving.register_keras_serializable(package=...) above it, and import its module first"
-    )
-
-
-def _kinds() -> tuple[type, ...]:
-    return (
-        *(keras.Operation, keras.Loss, keras.Metric, keras.Optimizer, keras.Initializer, keras.Regularizer),
-        *(keras.optimizers.schedules.LearningRateSchedule, keras.constraints.Constraint, keras.DTypePolicy),
-        *(keras.dtype_policies.DTypePolicyMap, keras.Quantizer, keras.quantizers.QuantizationConfig),
-        keras.random.SeedGenerator,
     )
 
 
@@ -724,21 +673,18 @@ class _Declared(list[Any]):
 
     def __init__(self, stored: Counter[tuple[tuple[int, ...], int]]) -> None:
         super().__init__()
-        self.stored, self.small, self.reason = Counter(stored), 1 << 18, ""
+        self.stored, self.spare, self.reason = stored.copy(), _SPARE, ""
 
     def append(self, variable: Any) -> None:
         shape, itemsize = tuple(variable.shape), tf.as_dtype(variable.dtype).size
-        if (size := math.prod(shape)) <= 1024:  # seeds, states
-            self.small -= size
-        elif self.stored[shape, itemsize]:
+        size = math.prod(shape)
+        if self.stored[shape, itemsize]:
             self.stored[shape, itemsize] -= 1
+        elif size <= min(1024, self.spare):
+            self.spare -= size
         else:
-            self.small = -1
-        if self.small < 0:
-            size *= itemsize
-            self.reason = (
-                f"config.json declares a weight of shape {shape}, {size:,} bytes, that is not stored"
-            )
+            weight = f"a weight of shape {shape}, {size * itemsize:,} bytes"
+            self.reason = f"config.json declares {weight}, that is not stored"
             raise ValueError(self.reason)
 
 
@@ -753,7 +699,7 @@ def _check_declared(config: dict[str, Any], stored: Counter[tuple[tuple[int, ...
     before = global_state.get_global_attribute(waiting) or []
     global_state.set_global_attribute(waiting, declared)
     try:
-        with _randomness_kept(), ObjectSharingScope(), keras.StatelessScope(initialize_variables=False):
+        with ObjectSharingScope(), keras.StatelessScope(initialize_variables=False):
             keras.saving.deserialize_keras_object(config)
     except Exception as error:
         text = declared.reason or f"its config does not build: {_reason(error)}"
@@ -764,72 +710,45 @@ def _check_declared(config: dict[str, Any], stored: Counter[tuple[tuple[int, ...
         global_state.set_global_attribute(waiting, before)
 
 
-@contextlib.contextmanager
-def _randomness_kept() -> Iterator[None]:
-    """Keep Python's random state, from which Keras draws seeds: to load must change no later number."""
-    state = random.getstate()
-    try:
-        yield
-    finally:
-        random.setstate(state)
-
-
-def _build(copy: Path, weights: Path, trusted: bool) -> Any:
+def _build(folder: Path, trusted: bool) -> Any:
     """Load the model and hold each of its numbers to what is stored."""
-    with zipfile.ZipFile(copy) as archive, h5py.File(weights) as file:
-        names = archive.namelist()
-        config = _json("config.json", {"config.json": archive.read("config.json")})
-        state = sum(name.startswith("/optimizer/") for name, _ in _datasets(file))
-    with _randomness_kept(), warnings.catch_warnings():
+    weights = folder / "model.weights.h5"
+    compiled = _json(folder / "config.json").get("compile_config")
+    with h5py.File(weights) as file:
+        state = [name for name, _ in _datasets(file) if name.startswith("/optimizer/")]
+    unused = len(state) <= 2  # of an optimizer that has not trained, Keras stores its step and learning rate
+    with warnings.catch_warnings(), SafeModeScope(not trusted):
         warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")  # seen to below
-        if len(names) > 3:  # with vocabularies
-            model = keras.saving.load_model(copy, safe_mode=not trusted)
-            _check_arrived(model, weights, _is_fresh(model, state))
-            return model
-        # Leaner than load_model, which holds the whole file and the state of the optimizer meanwhile.
-        compiled = config.pop("compile_config", None)
-        with ObjectSharingScope():
-            model = keras.saving.deserialize_keras_object(config, safe_mode=not trusted)
-        model.load_weights(weights)
-        if not compiled or state <= 2:
-            _check_arrived(model, weights, fresh=bool(compiled))
+        # The optimizer comes last: it takes twice the memory of the weights, which were read by then.
+        model = keras.saving.load_model(folder, compile=False, safe_mode=not trusted)
+        if unused or not compiled:
+            _check_arrived(model, weights, ("/optimizer/",) if compiled else ())
         if compiled:
             model.compile_from_config(compiled)
-            if not _is_fresh(model, state):
+            optimizer = getattr(model, "optimizer", None)
+            scaled = any(name.startswith("/optimizer/inner_optimizer/") for name in state)
+            if not unused and scaled != isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+                # Keras wraps an optimizer by the policy of the model, which it does not save.
+                model.dtype_policy = "mixed_float16" if scaled else "float32"
+                model.compile_from_config(compiled)
+            if not unused or len(state) == len(getattr(optimizer, "variables", ())):
                 model.load_weights(weights)
-                _check_arrived(model, weights, fresh=False)
+                _check_arrived(model, weights, ())
     return model
 
 
-def _is_fresh(model: Any, state: int) -> bool:
-    """Tell whether the file has of the optimizer only its step and learning rate, as before any training."""
-    return state <= 2 and state != len(getattr(getattr(model, "optimizer", None), "variables", ()))
-
-
-def _check_arrived(model: Any, weights: Path, fresh: bool) -> None:
-    """Raise unless the model's weights, written once more, are what is stored, a fresh optimizer's apart."""
+def _check_arrived(model: Any, weights: Path, apart: tuple[str, ...]) -> None:
+    """Raise unless the model's weights, written once more, are what is stored; do not ask for some."""
     again = weights.with_name("again.weights.h5")
     model.save_weights(again)
-    with h5py.File(weights) as file, h5py.File(again) as other:
-        stored, loaded = dict(_datasets(file)), dict(_datasets(other))
-        differ = [
-            name
-            for name in sorted(stored.keys() | loaded.keys())
-            if not (fresh and name.startswith("/optimizer/"))
-            and not (name in stored and name in loaded and _same(stored[name], loaded[name]))
-        ]
-        if differ:
-            first = ", ".join(differ[:5])
-            raise ValueError(f"weights in the file and in the model that it builds differ: {first}")
+    differ = sorted({name for name, _ in _contents(weights) ^ _contents(again) if not name.startswith(apart)})
+    _refuse_if(differ, f"weights in the file and in the model that it builds differ: {', '.join(differ[:5])}")
 
 
-def _same(one: Any, other: Any) -> bool:
-    if one.shape != other.shape or one.dtype != other.dtype:
-        return False
-    if not one.shape:
-        return bytes(one[()]) == bytes(other[()])
-    rows = max(1, (1 << 22) // max(1, one.nbytes // max(1, one.shape[0])))
-    return all(
-        one[row : row + rows].tobytes() == other[row : row + rows].tobytes()
-        for row in range(0, one.shape[0], rows)
-    )
+def _contents(weights: Path) -> set[tuple[str, Any]]:
+    """Return the name of each array with what tells it from another, one in memory at a time."""
+    with h5py.File(weights) as file:
+        return {
+            (name, (array.shape, array.dtype, hashlib.sha256(array[...]).digest()))
+            for name, array in _datasets(file)
+        }
