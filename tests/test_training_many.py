@@ -1,4 +1,12 @@
+import contextlib
+import functools
+import io
+import os
+import random
 import re
+import signal
+import threading
+import time
 
 import keras
 import numpy as np
@@ -8,7 +16,7 @@ from keras import layers
 
 from toolkit import training
 from toolkit.splits import kfold
-from toolkit.training import CrossValidation, cross_validate, fit, fit_many
+from toolkit.training import CrossValidation, cross_validate, fit, fit_many, together
 
 RNG = np.random.default_rng(0)
 X = RNG.random((45, 5), dtype=np.float32) * [1, 10, 1, 1, 5]
@@ -367,3 +375,108 @@ def test_stratified_and_grouped_folds():
             np.testing.assert_array_equal(pair[1], wanted[1])
     with pytest.raises(ValueError, match="`folds` must be between 2 and n=45"):
         cross_validate(build_model, X, Y, folds=46)
+
+
+def study(seed, rows=X, epochs=3, **arguments):
+    """Train in a way that depends on each kind of random state, and return all that came out."""
+    keras.utils.set_random_seed(seed)
+    inner = [layers.Dense(6, "relu"), layers.Dropout(0.3), layers.Dense(1)]
+    model = keras.Sequential([keras.Input((5,)), *inner])
+    model.compile(keras.optimizers.Adam(0.01), loss="mse", metrics=["mae"])
+    print("seed", seed)
+    history = fit(model, rows, Y, batch_size=8, epochs=epochs, verbose=0, validation_split=0.2, **arguments)
+    drawn = [random.random(), np.random.random_sample(), float(keras.random.uniform(()))]  # noqa: NPY002
+    again = fit(model, rows, Y, batch_size=8, epochs=2, verbose=0).history
+    return [*history.history["loss"], *history.history["val_mae"], *drawn, *again["loss"]]
+
+
+@pytest.mark.parametrize(
+    ("epochs", "stacked"),
+    [((3, 3, 3), [3, 3]), ((3, 5, 3), [3])],  # Adam's counters differ after 3 and 5 epochs
+)
+def test_together_gives_each_what_it_gets_alone(epochs, stacked, stacks, capsys):
+    wanted = [study(seed, epochs=epochs[seed - 1]) for seed in (1, 2, 3)]
+    assert capsys.readouterr().out == "seed 1\nseed 2\nseed 3\n"
+    assert stacks == []
+    found = {}
+
+    def work(seed):
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            found[seed] = study(seed, epochs=epochs[seed - 1])
+        assert out.getvalue() == f"seed {seed}\n"
+
+    before = random.getstate()
+    together([functools.partial(work, seed) for seed in (1, 2, 3)])
+    assert random.getstate() == before
+    assert stacks == stacked
+    for seed, alone in enumerate(wanted, 1):
+        np.testing.assert_allclose(found[seed], alone, rtol=1e-4)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("difference", ["data", "batch size", "much data"])
+def test_together_does_not_join_what_differs(difference, stacks, monkeypatch):
+    found = []
+    if difference == "much data":
+        monkeypatch.setattr(training, "JOINED_BYTES", 100)
+    rows = [X, X + 1] if difference == "data" else [X, X]
+    sizes = [8, 9] if difference == "batch size" else [8, 8]
+
+    def work(i):
+        model = build()
+        found.append(fit(model, rows[i], Y, batch_size=sizes[i], verbose=0).history["loss"])
+
+    together([functools.partial(work, i) for i in range(2)])
+    assert stacks == []
+    assert (found[0] == found[1]) == (difference == "much data")
+
+
+def test_together_joins_the_folds_of_all(stacks):
+    def work(seed):
+        models = [build(seed + i) for i in range(4)]
+        histories = fit_many(models, X, Y, SPLITS, epochs=2, verbose=0)
+        assert all(len(history.epoch) == 2 for history in histories)
+
+    together([functools.partial(work, seed) for seed in range(2)])
+    assert stacks == [8]
+
+
+def test_an_error_in_one_of_those_together_lets_the_others_end():
+    ended = []
+
+    def work(i):
+        model = build()
+        if i == 1:
+            raise ValueError("here")
+        fit(model, X, Y, verbose=0)
+        ended.append(i)
+
+    with pytest.raises(ValueError, match="here"):
+        together([functools.partial(work, i) for i in range(3)])
+    assert ended == [0, 2]
+
+
+@pytest.mark.parametrize("when", ["training", "between"])
+def test_ctrl_c_reaches_all_that_are_together(when, monkeypatch):
+    heard = []
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    def work(i):
+        model = build()
+        if when == "between" and i == 0:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.2)
+        try:
+            fit(model, X, Y, verbose=0)
+        except KeyboardInterrupt:
+            heard.append(i)
+            raise
+
+    if when == "training":
+        monkeypatch.setattr(training._Stack, "epoch", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        together([functools.partial(work, i) for i in range(3)])
+    assert heard == ([0, 1, 2] if when == "training" else [0])
+    assert threading.active_count() == 1

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import datetime
+import functools
 import importlib.metadata
 import inspect
 import itertools
@@ -27,7 +28,7 @@ import numpy.typing as npt
 import tensorflow as tf
 import tyro
 
-from toolkit import quiet, study
+from toolkit import quiet, study, training
 from toolkit.data import Data, Dataset
 
 _ELSEWHERE = """
@@ -211,10 +212,17 @@ def _run(
     options: dict[str, Any],
     common: Common,
     expected: Mapping[str, Any],
-) -> tuple[int, study.Result]:
-    """Run a recipe once; return the exit status and what came out."""
+) -> tuple[int, study.Result, int]:
+    """Run a recipe once; return the exit status, what came out, and how many bytes its data had."""
     keras.utils.set_random_seed(common.seed)
-    data = Data(common.data, common.data_dir, on_load=lambda dataset: _announce(dataset, common.seed))
+    data_bytes = 0
+
+    def on_load(dataset: Dataset) -> None:
+        nonlocal data_bytes
+        data_bytes += sum(x.nbytes if x.dtype != object else sum(row.nbytes for row in x) for x, _ in dataset)
+        _announce(dataset, common.seed)
+
+    data = Data(common.data, common.data_dir, on_load=on_load)
     defaults = {key: parameter.default for key, parameter in _options_of(main).items()}
     run = Run(name, folder, data, common.seed, expected, options == defaults)
     started = time.perf_counter()
@@ -262,7 +270,7 @@ def _run(
         seconds = report(status, error_text, verdict)
     _conclude(run, status, error_text, verdict, seconds)
     code = {"interrupted": 130, "failed": 1}.get(status, int(verdict == "outside"))
-    return code, study.Result("", common.seed, run.metrics, verdict, seconds, folder)
+    return code, study.Result("", common.seed, run.metrics, verdict, seconds, folder), data_bytes
 
 
 def _study(
@@ -273,23 +281,44 @@ def _study(
     common: Common,
     expected: Mapping[str, Any],
 ) -> int:
-    """Run a recipe with every variant and every seed; print a table and draw a figure of all of them."""
-    results: list[study.Result] = []
-    code = 0
+    """Run a recipe with every variant and every seed; print a table and draw a figure of all of them.
+
+    Where the data are small, all runs but the first one train together.
+    """
     jobs = [(label, options, common.seed + i) for label, options in variants for i in range(common.seeds)]
-    for number, (label, options, seed) in enumerate(jobs, 1):
-        title = " ".join([*([label] if label else []), f"seed={seed}"])
-        print(f"[{number}/{len(jobs)}] {title} ...", end="", flush=True)
-        place = folder / re.sub(r"[^\w=.,+ -]", "_", title).replace(" ", "_")
+    titles = [" ".join([*([label] if label else []), f"seed={seed}"]) for label, _, seed in jobs]
+    outcomes: dict[int, tuple[int, study.Result]] = {}
+
+    def work(number: int, head: str = "") -> int:
+        label, options, seed = jobs[number]
+        place = folder / re.sub(r"[^\w=.,+ -]", "_", titles[number]).replace(" ", "_")
         place.mkdir()
-        keras.backend.clear_session()  # or the names of layers would go on counting
         with (place / "output.txt").open("w", encoding="utf-8") as output, contextlib.redirect_stdout(output):
-            code, result = _run(main, name, place, options, dataclasses.replace(common, seed=seed), expected)
+            own = dataclasses.replace(common, seed=seed)
+            code, result, data_bytes = _run(main, name, place, options, own, expected)
         scores = ", ".join(f"{key} {_number(value)}" for key, value in result.metrics.items())
-        print(f" {result.seconds:.0f} s: {scores}")
-        if code not in (0, 1) or (code == 1 and result.verdict != "outside"):
+        print(f"{head} {result.seconds:.0f} s: {scores}")
+        outcomes[number] = (
+            code if result.verdict != "outside" else 0,
+            dataclasses.replace(result, label=label),
+        )
+        return data_bytes
+
+    heads = [f"[{number}/{len(jobs)}] {title} ..." for number, title in enumerate(titles, 1)]
+    print(heads[0], end="", flush=True)
+    data_bytes = work(0)
+    if len(jobs) > 2 and not outcomes[0][0] and data_bytes <= training.JOINED_BYTES:
+        print(f"[2-{len(jobs)}/{len(jobs)}] trained together ...")
+        training.together([functools.partial(work, i, heads[i]) for i in range(1, len(jobs))])
+    for number in range(1, len(jobs)):
+        if any(code for code, _ in outcomes.values()):
             break
-        results.append(dataclasses.replace(result, label=label))
+        if number not in outcomes:
+            keras.backend.clear_session()  # or the names of layers would go on counting
+            print(heads[number], end="", flush=True)
+            work(number)
+    code = max(code for code, _ in outcomes.values())
+    results = [result for _, (failed, result) in sorted(outcomes.items()) if not failed]
     if results:
         print("", study.table(results), sep="\n")
         _save_figure(folder / "study.png", study.draw(results, name))

@@ -16,6 +16,7 @@ import math
 import os
 import random
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -41,6 +42,7 @@ RESIDENT_BYTES: int | None = (
 )
 VALIDATION_ROWS = 1024  # stacked models validate on batches of so many rows: the means are the same
 CHECKPOINT_SECONDS = 10.0  # a run with a checkpoint folder writes no more often than this
+JOINED_BYTES = 4_000_000  # what `together` trains as one has no more data than this
 THREAD_STEPS = 30_000  # the steps of this many models pay for the tracing of a second stack of models
 MANY_EPOCHS = 50  # more epochs than this share one progress bar
 
@@ -120,27 +122,13 @@ def fit(
             _check_targets(model, part)
     if class_weight is not None:  # for training alone
         table = _weighted(table, class_weight)
-    training_feed = _Feed(table, _check_batch_size(batch_size))
-    validation_feed = training_feed if validation is None else _Feed(validation, training_feed.batch_size)
-    member = _Member(
-        0,
-        "the model",
-        model,
-        np.arange(len(table)),
-        np.arange(0 if validation is None else len(validation)),
-        _check_callbacks(callbacks),
-    )
     settings = _Settings(epochs, initial_epoch, shuffle, _seed(), jit)
-    keeper = None
-    if checkpoint is not None:
-        tables = {"": table, "validation ": validation}
-        keeper = _Checkpoint(Path(checkpoint), [member], tables, settings, training_feed.batch_size)
-    try:
-        job = _Job(member, training_feed, validation_feed, settings, keeper)
-        return job.run(_Progress(verbose, epochs))
-    finally:
-        training_feed.release()
-        validation_feed.release()
+    rows = np.arange(len(table)), np.arange(0 if validation is None else len(validation))
+    member = _Member(0, "the model", model, *rows, _check_callbacks(callbacks), settings)
+    (history,) = _train(
+        _Request([member], table, validation, _check_batch_size(batch_size), verbose, checkpoint)
+    )
+    return history
 
 
 def fit_many(
@@ -206,18 +194,16 @@ def fit_many(
     for model in models:
         _check_model(model)
         _check_targets(model, table)
-    return _fit_many(
-        models,
-        table,
-        _check_splits(splits, len(models), len(table)),
-        list(names) if names is not None else [f"model {i + 1}" for i in range(len(models))],
-        _check_many_callbacks(callbacks, len(models)),
-        batch_size=batch_size,
-        verbose=verbose,
-        class_weight=class_weight,
-        settings=_Settings(epochs, initial_epoch, shuffle, _seed(), jit),
-        checkpoint=checkpoint,
-    )
+    splits = _check_splits(splits, len(models), len(table))
+    checked_callbacks = _check_many_callbacks(callbacks, len(models))
+    settings = _Settings(epochs, initial_epoch, shuffle, _seed(), jit)
+    chosen_names = names or [f"model {i + 1}" for i in range(len(models))]
+    members = [
+        _Member(i, chosen_names[i], model, *splits[i], checked_callbacks[i], settings)
+        for i, model in enumerate(models)
+    ]
+    weighted = table if class_weight is None else _weighted(table, class_weight)
+    return _train(_Request(members, weighted, table, batch_size, verbose, checkpoint, many=True))
 
 
 def cross_validate(
@@ -294,20 +280,14 @@ def cross_validate(
         _check_targets(model, table)
         return model
 
-    models = [build(i) for i in range(len(splits))]
+    members = [
+        _Member(i, f"fold {i + 1}", build(i), *split, checked_callbacks[i], settings)
+        for i, split in enumerate(splits)
+    ]
     keras.utils.set_random_seed(seed)
-    histories = _fit_many(
-        models,
-        table,
-        splits,
-        [f"fold {i + 1}" for i in range(len(splits))],
-        checked_callbacks,
-        batch_size=_check_batch_size(batch_size),
-        verbose=verbose,
-        class_weight=class_weight,
-        settings=settings,
-        checkpoint=folder,
-    )
+    weighted = table if class_weight is None else _weighted(table, class_weight)
+    request = _Request(members, weighted, table, _check_batch_size(batch_size), verbose, folder, many=True)
+    histories = _train(request)
     return CrossValidation(tuple(history.history for history in histories), monitor)
 
 
@@ -509,8 +489,8 @@ def _table(x: Any, y: Any, sample_weight: Any, prefix: str = "") -> _Table:
         None if value is None else _convert(prefix + name, value)
         for name, value in (("x", x), ("y", y), ("sample_weight", sample_weight))
     )
-    if x is None:
-        raise ValueError(f"`{prefix}x` must be an array. Received: None")
+    if x is None or not keras.tree.flatten(x):
+        raise ValueError(f"`{prefix}x` must be an array, or hold some. Received: {x}")
     if sample_weight is not None and keras.tree.is_nested(y) and not keras.tree.is_nested(sample_weight):
         sample_weight = keras.tree.map_structure(lambda _: sample_weight, y)
     structure = keras.utils.pack_x_y_sample_weight(x, y, sample_weight)
@@ -603,14 +583,17 @@ def _class_weights(y: Any, class_weight: dict[int, float]) -> npt.NDArray[Any]:
 class _Feed:
     """A table on the device: the whole of it where it fits, else block after block."""
 
-    def __init__(
-        self, table: _Table, batch_size: int, resident: list[tuple[tf.Tensor, ...]] | None = None
-    ) -> None:
+    def __init__(self, table: _Table, batch_size: int, uploaded: dict[int, tuple[tf.Tensor, ...]]) -> None:
         self.table = table
         self.batch_size = batch_size
+        self.resident: list[tuple[tf.Tensor, ...]] | None = None
         budget = _free_bytes() // 2 if RESIDENT_BYTES is None else RESIDENT_BYTES
-        self.resident = resident or (_upload(table.leaves) if table.nbytes <= budget else None)
-        if self.resident is None:
+        if table.nbytes <= budget or all(id(leaf) in uploaded for leaf in table.leaves):
+            for leaf in table.leaves:
+                if id(leaf) not in uploaded:
+                    (uploaded[id(leaf)],) = _upload([leaf])
+            self.resident = [uploaded[id(leaf)] for leaf in table.leaves]
+        else:
             self.block_steps = max(1, budget * len(table) // (4 * table.nbytes * batch_size))
             warnings.warn(
                 f"The data, {table.nbytes:,} bytes, does not fit the device's budget of {budget:,}: "
@@ -757,16 +740,14 @@ class _Job:
         member: "_Member",
         training: _Feed,
         validation: _Feed,
-        settings: _Settings,
         checkpoint: "_Checkpoint | None",
     ) -> None:
         self.member = member
-        self.settings = settings if checkpoint is None else checkpoint.settings
         self.checkpoint = checkpoint
         model = member.model
 
         def use_xla(steps: int) -> bool:
-            return settings.use_xla(model, training.table, steps)
+            return member.settings.use_xla(model, training.table, steps)
 
         plain = (
             type(model).train_step is keras.Model.train_step
@@ -779,8 +760,8 @@ class _Job:
         self.finite: Any = None
 
     def run(self, progress: "_Progress") -> keras.callbacks.History:
-        member, settings, model = self.member, self.settings, self.member.model
-        callbacks = _callback_list(member, progress, settings.epochs, self.train.count)
+        member, settings, model = self.member, self.member.settings, self.member.model
+        callbacks = _callback_list(member, progress, self.train.count)
         model.stop_training = False
         progress.start(member.name)
         logs: Logs = {}
@@ -821,7 +802,7 @@ class _Job:
 
 
 def _callback_list(
-    member: "_Member", progress: "_Progress", epochs: int, steps: int
+    member: "_Member", progress: "_Progress", steps: int
 ) -> keras.callbacks.CallbackList | keras.callbacks.History:
     if not member.callbacks:  # the list costs more time than a short epoch
         member.model.history = keras.callbacks.History()
@@ -832,7 +813,7 @@ def _callback_list(
         add_history=True,
         model=member.model,
         verbose=progress.verbose,
-        epochs=epochs,
+        epochs=member.settings.epochs,
         steps=steps,
     )
 
@@ -898,58 +879,207 @@ def _use_xla(model: keras.Model, table: _Table, steps: int) -> bool:
     return not slow and steps >= (XLA_STEPS // 4 if "RNN" in kinds else XLA_STEPS)  # a recurrent step is many
 
 
-def _fit_many(
-    models: Sequence[keras.Model],
-    table: _Table,
-    splits: list[tuple[Rows, Rows]],
-    names: list[str],
-    callbacks: list[list[keras.callbacks.Callback]],
-    *,
-    batch_size: int,
-    verbose: str | int,
-    class_weight: dict[int, float] | None,
-    settings: _Settings,
-    checkpoint: str | os.PathLike[str] | None,
-) -> list[keras.callbacks.History]:
-    """Train the models in groups of equal ones."""
-    validation = _Feed(table, batch_size)
-    training = validation
-    if class_weight is not None:
-        weighted = _weighted(table, class_weight)
-        # The weights come last in the structure, so the arrays before them are there already.
-        shared = validation.resident and [
-            *validation.resident,
-            *_upload(weighted.leaves[len(table.leaves) :]),
-        ]
-        training = _Feed(weighted, batch_size, shared)
-    groups: dict[Any, list[_Member]] = {}
-    for i, model in enumerate(models):
-        member = _Member(i, names[i], model, *splits[i], callbacks[i])
-        steps = math.ceil(len(member.rows) / batch_size)
-        alike = _fingerprint(model) if training.resident and not table.sparse else None
-        key = i if alike is None else (alike, steps, len(member.validation_rows) > 0)
-        groups.setdefault(key, []).append(member)
-    progress = _Progress(verbose, settings.epochs, jobs=len(groups))
+@dataclass(eq=False)
+class _Request:
+    """What `fit` or `fit_many` is to do, all of it checked."""
 
-    def keeper(kind: str, members: list[_Member]) -> _Checkpoint | None:
-        if checkpoint is None:
+    members: list["_Member"]
+    training: _Table
+    validation: _Table | None
+    batch_size: int
+    verbose: str | int
+    checkpoint: str | os.PathLike[str] | None
+    many: bool = False  # models on rows of one table: a checkpoint folder a group
+
+    def run(self) -> list[keras.callbacks.History]:
+        """Train the models in groups of equal ones."""
+        uploaded: dict[int, tuple[tf.Tensor, ...]] = {}  # what both tables hold lies on the device once
+        training = _Feed(self.training, self.batch_size, uploaded)
+        validation = training
+        if self.validation not in (None, self.training):
+            validation = _Feed(self.validation, self.batch_size, uploaded)
+        groups: dict[Any, list[_Member]] = {}
+        stackable = len(self.members) > 1 and bool(training.resident) and not self.training.sparse
+        for member in self.members:
+            alike = _fingerprint(member.model) if stackable else None
+            steps = math.ceil(len(member.rows) / self.batch_size)
+            key = member.index if alike is None else (alike, steps, len(member.validation_rows) > 0)
+            groups.setdefault(key, []).append(member)
+        progress = _Progress(self.verbose, _epochs(self.members), jobs=len(groups))
+        try:
+            for members in groups.values():
+                try:
+                    if len(members) == 1:
+                        raise _CannotStackError
+                    _run_stacked(members, (training, validation), progress, self._keeper("models", members))
+                except _CannotStackError:
+                    for member in members:
+                        _Job(member, training, validation, self._keeper("model", [member])).run(progress)
+        finally:
+            training.release()
+            validation.release()
+        return [member.model.history for member in self.members]
+
+    def _keeper(self, kind: str, members: list["_Member"]) -> "_Checkpoint | None":
+        if self.checkpoint is None:
             return None
-        folder = Path(checkpoint, f"{kind}-{members[0].index + 1}")
-        return _Checkpoint(folder, members, {"": training.table}, settings, batch_size)
+        folder = Path(self.checkpoint)
+        tables: dict[str, _Table | None] = {"": self.training}
+        if self.many:
+            folder /= f"{kind}-{members[0].index + 1}"
+        else:
+            tables["validation "] = self.validation
+        return _Checkpoint(folder, members, tables, self.batch_size)
 
-    try:
-        for members in groups.values():
-            try:
-                if len(members) == 1:
-                    raise _CannotStackError
-                _run_stacked(members, (training, validation), settings, progress, keeper("models", members))
-            except _CannotStackError:
-                for member in members:
-                    _Job(member, training, validation, settings, keeper("model", [member])).run(progress)
-    finally:
-        training.release()
-        validation.release()
-    return [model.history for model in models]
+
+_here = threading.local()  # in a thread of `together`: its `_Visitor`
+
+
+def _train(request: _Request) -> list[keras.callbacks.History]:
+    visitor: _Visitor | None = getattr(_here, "visitor", None)
+    if visitor is None:
+        return request.run()
+    visitor.ask(request)
+    return [member.model.history for member in request.members]
+
+
+class _Visitor(threading.Thread):
+    """A function in a thread of its own, which goes on only when it has the turn."""
+
+    def __init__(self, work: Callable[[], object]) -> None:
+        super().__init__(daemon=True)
+        self.work = work
+        self.go, self.back = threading.Semaphore(0), threading.Semaphore(0)
+        self.request: _Request | None = None  # what it waits for
+        self.ended = False
+        self.error: BaseException | None = None  # what it hears in answer, and what it ended with
+        self.world = _world()
+
+    def run(self) -> None:
+        _here.visitor = self
+        self.go.acquire()
+        try:
+            if self.error is None:  # no Ctrl-C before it has begun
+                self.work()
+        except BaseException as error:
+            self.error = error
+        self.ended = True
+        self.back.release()
+
+    def ask(self, request: _Request) -> None:
+        """Wait, in its thread, until the request is fulfilled."""
+        if self.error is None:
+            self.request = request
+            self.back.release()
+            self.go.acquire()
+            self.request = None
+        if self.error is not None:
+            error, self.error = self.error, None
+            raise error
+
+    def turn(self) -> None:
+        """Let it go on until it trains or ends; Ctrl-C meanwhile waits for that."""
+        outside = _world()
+        _restore(self.world)
+        interrupt = None
+        self.go.release()
+        try:
+            self.back.acquire()
+        except KeyboardInterrupt as error:
+            interrupt = self.error = error
+            self.back.acquire()
+        self.world = _world()
+        _restore(outside)
+        if interrupt is not None:
+            raise interrupt
+
+
+def _world() -> tuple[Any, ...]:
+    """Return what a thread shares with the others but must have for itself; Keras keeps its own a thread."""
+    return sys.stdout, random.getstate(), np.random.get_state()  # noqa: NPY002 (what Keras seeds)
+
+
+def _restore(world: tuple[Any, ...]) -> None:
+    sys.stdout = world[0]
+    random.setstate(world[1])
+    np.random.set_state(world[2])  # noqa: NPY002
+
+
+def together(works: Sequence[Callable[[], object]]) -> None:
+    """Call functions in turns, and train at once what they ask `fit` and `fit_many` to train.
+
+    For many seeds of one study. Each function goes on alone until it trains; when all have come so far, what
+    has the same data and settings (but for seed and epochs) is trained as by one `fit_many`, without
+    checkpoints; what differs, or has much data, one after another. Each has its own `sys.stdout` and state of
+    Python's, NumPy's and Keras's random numbers, so that it gets, to float32 rounding, what it gets alone.
+
+    Args:
+        works: Functions without arguments.
+
+    Raises:
+        BaseException: The first that one of them has raised, when all have ended. Ctrl-C reaches all of them
+            where they train.
+
+    >>> def work():
+    ...     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, kernel_initializer="zeros")])
+    ...     model.compile("sgd", loss="mse")
+    ...     history = fit(model, [[0, 1], [1, 0]], [1.0, 1.0], epochs=2, verbose=0)
+    ...     print([round(loss, 4) for loss in history.history["loss"]])
+    >>> together([work, work])
+    [1.0, 0.9409]
+    [1.0, 0.9409]
+    """
+    visitors = waiting = [_Visitor(work) for work in works]
+    for visitor in visitors:
+        visitor.start()
+    while waiting:
+        try:
+            for visitor in waiting:
+                visitor.turn()
+            waiting = [visitor for visitor in visitors if not visitor.ended]
+            for alike in _alike(waiting):
+                try:
+                    _joined([visitor.request for visitor in alike if visitor.request is not None]).run()
+                except Exception as error:
+                    for visitor in alike:
+                        visitor.error = error
+        except KeyboardInterrupt as error:
+            waiting = [visitor for visitor in visitors if not visitor.ended]
+            for visitor in waiting:
+                visitor.error = error
+    for visitor in visitors:
+        if visitor.error is not None:
+            raise visitor.error
+
+
+def _alike(visitors: list[_Visitor]) -> list[list[_Visitor]]:
+    """Group those whose requests can be one."""
+    groups: dict[Any, list[_Visitor]] = {}
+    for visitor in visitors:
+        request = visitor.request
+        assert request is not None  # it waits
+        tables = [table for table in (request.training, request.validation) if table is not None]
+        key: Any = visitor
+        if sum(table.nbytes for table in tables) <= JOINED_BYTES:
+            parts = [part for table in tables for leaf in table.leaves for part in _parts(leaf)]
+            structures = [keras.tree.map_structure(lambda _: None, table.structure) for table in tables]
+            settings = replace(request.members[0].settings, seed=0, epochs=0)
+            key = _digest(parts), repr(structures), request.batch_size, request.many, settings
+        groups.setdefault(key, []).append(visitor)
+    return list(groups.values())
+
+
+def _joined(requests: list[_Request]) -> _Request:
+    if len(requests) == 1:
+        return requests[0]
+    members = [member for request in requests for member in request.members]
+    members = [replace(member, index=i) for i, member in enumerate(members)]
+    return replace(requests[0], members=members, checkpoint=None)
+
+
+def _epochs(members: list["_Member"]) -> int:
+    """Return the epoch at which the last of them stops."""
+    return max(member.settings.epochs for member in members)
 
 
 def _weighted(table: _Table, class_weight: dict[int, float]) -> _Table:
@@ -996,26 +1126,25 @@ class _Member:
     rows: Rows
     validation_rows: Rows  # empty: no validation
     callbacks: list[keras.callbacks.Callback]
+    settings: _Settings
 
 
 def _run_stacked(
     group: list[_Member],
     feeds: tuple[_Feed, _Feed],
-    settings: _Settings,
     progress: "_Progress",
     checkpoint: "_Checkpoint | None",
 ) -> None:
     stacked, active = group, list(group)
     if checkpoint is not None:
-        settings = checkpoint.settings
         stacked, active = checkpoint.stacked()
-    stack = _Stacks(stacked, feeds, settings) if active else None
+    stack = _Stacks(stacked, feeds) if active else None
     steps = math.ceil(len(group[0].rows) / feeds[0].batch_size)
-    lists = {member: _callback_list(member, progress, settings.epochs, steps) for member in group}
+    lists = {member: _callback_list(member, progress, steps) for member in group}
     for member in group:
         member.model.stop_training = False
     if checkpoint is None:
-        first = settings.initial_epoch
+        first = group[0].settings.initial_epoch
         for callbacks in lists.values():
             callbacks.on_train_begin()
     else:
@@ -1032,7 +1161,7 @@ def _run_stacked(
     if stack is None:
         return
     try:
-        for epoch in range(first, settings.epochs):
+        for epoch in range(first, _epochs(group)):
             for member in active:
                 lists[member].on_epoch_begin(epoch)
             progress.begin(epoch, steps)
@@ -1056,7 +1185,11 @@ def _run_stacked(
             progress.end(
                 {name: float(np.mean([last[member][name] for member in active])) for name in last[active[0]]}
             )
-            stopped = [member for member in active if member.model.stop_training]
+            stopped = [
+                member
+                for member in active
+                if member.model.stop_training or epoch + 1 >= member.settings.epochs
+            ]
             due = checkpoint is not None and checkpoint.due(epoch, len(stopped) == len(active))
             if due or stopped:
                 stack.store(active if due else stopped)
@@ -1065,7 +1198,7 @@ def _run_stacked(
                 stack.members
             ):  # the stopped ones cost, but so does compiling
                 stack.store(active)
-                stack = _Stacks(active, feeds, settings)
+                stack = _Stacks(active, feeds)
             if checkpoint is not None and due:
                 checkpoint.save(epoch, [member.index for member in stack.members])
             for member in stopped:
@@ -1091,7 +1224,6 @@ class _Checkpoint:
         folder: Path,
         members: list["_Member"],
         tables: dict[str, "_Table | None"],
-        settings: _Settings,
         batch_size: int,
     ) -> None:
         self.folder = folder
@@ -1100,6 +1232,7 @@ class _Checkpoint:
         self.written = time.perf_counter()
         for member in members:
             _check_resumable(member, tables[""])
+        settings = members[0].settings
         run = {"batch_size": str(batch_size)}
         run |= {name: str(getattr(settings, name)) for name in ("initial_epoch", "shuffle", "seed", "jit")}
         for prefix, table in tables.items():
@@ -1125,7 +1258,8 @@ class _Checkpoint:
         run |= {"keras": keras.__version__, "tensorflow": tf.__version__}
         self.run = run
         self.state = self._load(unseeded=get_random_seed() is None)
-        self.settings = replace(settings, seed=int(self.run["seed"]))
+        for member in members:
+            member.settings = replace(settings, seed=int(self.run["seed"]))
         for member in members if self.state else []:
             for variable, value in zip(_variables(member.model), self._of(member)["variables"], strict=True):
                 variable.assign(value.view(variable.numpy().dtype))  # NumPy knows no bfloat16
@@ -1193,12 +1327,13 @@ class _Checkpoint:
 
     def due(self, epoch: int, stopped: bool) -> bool:
         """Say whether to save now: not so often that it costs much, and at the end."""
-        last = stopped or epoch + 1 == self.settings.epochs
+        last = stopped or epoch + 1 == _epochs(self.members)
         return last or time.perf_counter() - self.written >= CHECKPOINT_SECONDS
 
     def save(self, epoch: int, stacked: list[int] | None = None) -> None:
         """Write the state after an epoch: the file appears whole or not at all."""
-        begun = epoch >= self.settings.initial_epoch  # before that, callbacks may have nothing to keep
+        # Before the first epoch callbacks may have nothing to keep.
+        begun = epoch >= self.members[0].settings.initial_epoch
         state = {
             "run": self.run,
             "epoch": epoch,
@@ -1342,7 +1477,7 @@ class _Batches:
         rest: Number of the step, size of its batches and mask of the models that have such a batch.
     """
 
-    def __init__(self, rows: list[Rows], batch_size: int) -> None:
+    def __init__(self, rows: list[Rows], batch_size: int, settings: list[_Settings]) -> None:
         self.rows = rows
         self.batch_size = batch_size
         self.steps = math.ceil(max(map(len, rows)) / batch_size)
@@ -1356,22 +1491,27 @@ class _Batches:
             for step, of_step in sizes.items()
             for size in sorted({*of_step} - {0})
         ]
-        self.lengths = {n: [i for i, each in enumerate(rows) if len(each) == n] for n in set(map(len, rows))}
-        self.stacked = {n: np.stack([rows[i] for i in members]) for n, members in self.lengths.items()}
+        # Those that have as many rows and one seed see them in the same order.
+        alike: dict[Any, list[int]] = {}
+        for i, each in enumerate(rows):
+            alike.setdefault((len(each), settings[i]), []).append(i)
+        self.groups = [
+            (group, settings[group[0]], np.stack([rows[i] for i in group])) for group in alike.values()
+        ]
 
-    def order(self, settings: _Settings, epoch: int) -> tuple[Rows, list[Rows]]:
+    def order(self, epoch: int) -> tuple[Rows, list[Rows]]:
         """Return row numbers, shape `(full, models, batch_size)`, and each rest's, `(models, size)`."""
         size = self.batch_size
         full = np.empty((self.full, len(self.rows), size), np.int64)
         rest = [np.zeros((len(self.rows), size), np.int64) for _, size, _ in self.rest]
-        for n, members in self.lengths.items():
-            rows = _order(self.stacked[n], settings, epoch)
-            full[:, members] = (
-                rows[:, : self.full * size].reshape(len(members), self.full, size).transpose(1, 0, 2)
+        for group, settings, stacked in self.groups:
+            rows = _order(stacked, settings, epoch)
+            full[:, group] = (
+                rows[:, : self.full * size].reshape(len(group), self.full, size).transpose(1, 0, 2)
             )
             for (step, rest_size, mask), target in zip(self.rest, rest, strict=True):
-                if mask[members[0]]:
-                    target[members] = rows[:, step * size : step * size + rest_size]
+                if mask[group[0]]:
+                    target[group] = rows[:, step * size : step * size + rest_size]
         return full, rest
 
 
@@ -1382,20 +1522,18 @@ class _Stack:
     forward pass is the first model's, vectorized over the models.
     """
 
-    def __init__(
-        self, members: list[_Member], training: "_Feed", validation: "_Feed", settings: _Settings
-    ) -> None:
+    def __init__(self, members: list[_Member], training: "_Feed", validation: "_Feed") -> None:
         self.members = members
         self.feeds = training, validation
-        self.settings = settings
         self.template = members[0].model
-        self.training = _Batches([member.rows for member in members], training.batch_size)
+        settings = [member.settings for member in members]
+        self.training = _Batches([member.rows for member in members], training.batch_size, settings)
         self.validation = None
         if len(members[0].validation_rows):
             rows = [member.validation_rows for member in members]
             # Losses and metrics that are means are the same over larger batches, to rounding.
             size = max(training.batch_size, VALIDATION_ROWS)
-            self.validation = _Batches(rows, size)
+            self.validation = _Batches(rows, size, [replace(each, shuffle=False) for each in settings])
         if len(self.training.rest) + (len(self.validation.rest) if self.validation else 0) > 6:
             raise _CannotStackError  # each size of a batch is compiled
         callbacks = [callback for member in members for callback in member.callbacks]
@@ -1407,7 +1545,7 @@ class _Stack:
         self.steps_per_call = 1
         test_order: tuple[Rows, list[Rows]] = np.zeros(0, np.int64), []
         if self.validation:
-            test_order = self.validation.order(replace(settings, shuffle=False), 0)
+            test_order = self.validation.order(0)
         self._test_order = _to_tensors(test_order)
 
         table = training.table
@@ -1433,7 +1571,7 @@ class _Stack:
         self._stack_optimizer()
         initial = [tf.convert_to_tensor(variable) for variable in self.template.metrics_variables]
         self.empty_metrics = [tf.stack([value] * count) for value in initial]
-        self._compile(settings.use_xla(self.template, table, self.training.steps))
+        self._compile(settings[0].use_xla(self.template, table, self.training.steps))
 
     def _columns(self, variables: Callable[[keras.Model], list[Any]]) -> Iterator[list[npt.NDArray[Any]]]:
         return map(
@@ -1499,7 +1637,7 @@ class _Stack:
         return [*weights, *state, *self.slots]
 
     def _compile(self, jit: bool) -> None:
-        template, settings = self.template, self.settings
+        template, settings = self.template, self.members[0].settings
         training, validation = self.feeds
         count = len(self.members)
 
@@ -1634,7 +1772,7 @@ class _Stack:
         self.jit = jit
 
     def _order(self, epoch: int) -> Any:
-        return _to_tensors(self.training.order(self.settings, epoch))
+        return _to_tensors(self.training.order(epoch))
 
     def epoch(self, epoch: int, progress: Callable[[int, Any], None]) -> tuple[Logs, Logs, Any]:
         """Train and validate; return the logs, with one value a model, and which models are finite."""
@@ -1667,19 +1805,17 @@ class _Stack:
 class _Stacks:
     """Stacks side by side, each in a thread: XLA leaves steps as small as these to a single core."""
 
-    def __init__(self, members: list[_Member], feeds: tuple[_Feed, _Feed], settings: _Settings) -> None:
+    def __init__(self, members: list[_Member], feeds: tuple[_Feed, _Feed]) -> None:
         self.members = members
-        first, rows = members[0], len(members[0].rows)
-        steps = math.ceil(rows / feeds[0].batch_size)
+        first, settings = members[0], members[0].settings
+        steps = math.ceil(len(first.rows) / feeds[0].batch_size)
         threads = 1
         if settings.use_xla(first.model, feeds[0].table, steps) and not tf.config.list_logical_devices("GPU"):
             every_step = len(members) * steps * (settings.epochs - settings.initial_epoch)
             # What a thread saves grows with the steps; what it costs is its tracing.
             threads = min(_cores(), len(members), round(math.sqrt(every_step / THREAD_STEPS)))
         bounds = np.linspace(0, len(members), max(1, threads) + 1).astype(int).tolist()
-        self.stacks = [
-            _Stack(members[start:stop], *feeds, settings) for start, stop in itertools.pairwise(bounds)
-        ]
+        self.stacks = [_Stack(members[start:stop], *feeds) for start, stop in itertools.pairwise(bounds)]
         self.reads = any(stack.reads for stack in self.stacks)
         self.writes = any(stack.writes for stack in self.stacks)
 
@@ -1705,10 +1841,10 @@ class _Stacks:
                     stack.interrupted = True
                 raise
         logs, test_logs, finite = zip(*results, strict=True)
-        return _joined(logs), _joined(test_logs), np.concatenate(finite)
+        return _concatenated(logs), _concatenated(test_logs), np.concatenate(finite)
 
 
-def _joined(logs: Sequence[Logs]) -> Logs:
+def _concatenated(logs: Sequence[Logs]) -> Logs:
     return {name: np.concatenate([each[name] for each in logs]) for name in logs[0]}
 
 
