@@ -43,7 +43,7 @@ RESIDENT_BYTES: int | None = (
 VALIDATION_ROWS = 1024  # stacked models validate on batches of so many rows: the means are the same
 CHECKPOINT_SECONDS = 10.0  # a run with a checkpoint folder writes no more often than this
 JOINED_BYTES = 4_000_000  # what `together` trains as one has no more data than this
-THREAD_STEPS = 30_000  # the steps of this many models pay for the tracing of a second stack of models
+THREAD_STEPS = 100_000  # the steps of this many models pay for the tracing of a second stack of models
 MANY_EPOCHS = 50  # more epochs than this share one progress bar
 
 
