@@ -116,12 +116,13 @@ def lstm() -> Any:
 
 def fitting(prepare: Callable[[], tuple[Any, Any, Any, dict[str, Any]]], ours: bool) -> Side:
     def side() -> tuple[float, float]:
+        build, x, y, options = prepare()  # before TensorFlow is there: the lists in Keras's files are large
         import keras
 
         import toolkit
 
         keras.utils.set_random_seed(0)  # before the layers, which draw their own seeds
-        model, x, y, options = prepare()
+        model = build()
         fit = (lambda *a, **k: toolkit.fit(model, *a, **k)) if ours else model.fit
         return timed(lambda: fit(x, y, shuffle=False, verbose=0, **options).history["loss"][0])
 
@@ -132,24 +133,24 @@ def prepare_mnist() -> tuple[Any, Any, Any, dict[str, Any]]:
     import toolkit
 
     (x, y), _ = toolkit.Data("real").mnist()
-    return mnist_mlp(), x, y, {"epochs": 5, "batch_size": 128}
+    return mnist_mlp, x, y, {"epochs": 5, "batch_size": 128}
 
 
 def prepare_imdb(sparse: bool) -> tuple[Any, Any, Any, dict[str, Any]]:
     x, y = text_data("imdb", sparse)
-    return text_mlp(16, 1, sparse), x, y, {"epochs": 20, "batch_size": 512, "validation_split": 0.4}
+    return lambda: text_mlp(16, 1, sparse), x, y, {"epochs": 20, "batch_size": 512, "validation_split": 0.4}
 
 
 def prepare_reuters() -> tuple[Any, Any, Any, dict[str, Any]]:
     x, y = text_data("reuters", True)
-    return text_mlp(64, 46, True), x, y, {"epochs": 20, "batch_size": 512, "validation_split": 1 / 9}
+    return lambda: text_mlp(64, 46, True), x, y, {"epochs": 20, "batch_size": 512, "validation_split": 1 / 9}
 
 
 def prepare_cnn() -> tuple[Any, Any, Any, dict[str, Any]]:
     import toolkit
 
     (x, y), _ = toolkit.Data("real").mnist()
-    return cnn(), x[:6000, ..., None], y[:6000], {"epochs": 3, "batch_size": 64}
+    return cnn, x[:6000, ..., None], y[:6000], {"epochs": 3, "batch_size": 64}
 
 
 def prepare_lstm() -> tuple[Any, Any, Any, dict[str, Any]]:
@@ -157,21 +158,21 @@ def prepare_lstm() -> tuple[Any, Any, Any, dict[str, Any]]:
 
     generator = np.random.default_rng(0)
     x = generator.integers(0, 1000, (1500, 100)).astype("int32")
-    return lstm(), x, (x[:, -1] % 2).astype("float32"), {"epochs": 20, "batch_size": 32}
+    return lstm, x, (x[:, -1] % 2).astype("float32"), {"epochs": 20, "batch_size": 32}
 
 
 def prepare_california() -> tuple[Any, Any, Any, dict[str, Any]]:
     import toolkit
 
     (x, y), _ = toolkit.Data("real").california_housing()
-    return house_mlp(x), x, y / 1e5, {"epochs": 10, "batch_size": 32, "validation_split": 0.2}
+    return lambda: house_mlp(x), x, y / 1e5, {"epochs": 10, "batch_size": 32, "validation_split": 0.2}
 
 
 def prepare_tiny() -> tuple[Any, Any, Any, dict[str, Any]]:
     import toolkit
 
     (x, y), _ = toolkit.Data("real").boston_housing()
-    return house_mlp(x), x, y, {"epochs": 1, "batch_size": 32}
+    return lambda: house_mlp(x), x, y, {"epochs": 1, "batch_size": 32}
 
 
 # Cross-validation.
@@ -465,7 +466,7 @@ def work(name: str, side: str) -> None:
     benchmark = BENCHMARKS[name]
     seconds, number = getattr(benchmark, side)()
     who = resource.RUSAGE_CHILDREN if benchmark.whole else resource.RUSAGE_SELF
-    peak = resource.getrusage(who).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
+    peak = resource.getrusage(who).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
     print(json.dumps({"seconds": seconds, "number": number, "peak_mb": peak}))
 
 

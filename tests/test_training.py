@@ -510,6 +510,8 @@ SOFTMAX = np.eye(3, dtype=np.float32)[LABELS]
             "`validation y` must have as many rows as x, n=5. Received: 4",
         ),
         (dense, X[:0], Y[:0], {}, "`x` must have at least one row"),
+        (dense, {}, Y, {}, "`x` must be an array, or hold some. Received: {}"),
+        (dense, X.astype(str), Y, {}, "`x` must hold numbers, as the model's inputs do. Received: strings"),
         (dense, [[1, 2], [3]], Y, {}, "`x` must have rows of equal length"),
         (dense, X, Y, {"batch_size": 0}, "`batch_size` must be a whole number, at least 1. Received: 0"),
         (dense, X, Y, {"validation_split": 1.0}, "`validation_split` must leave rows on both sides"),

@@ -1048,6 +1048,8 @@ def together(works: Sequence[Callable[[], object]]) -> None:
             for visitor in waiting:
                 visitor.error = error
     for visitor in visitors:
+        visitor.join()
+    for visitor in visitors:
         if visitor.error is not None:
             raise visitor.error
 
@@ -2055,8 +2057,15 @@ def _check_batch_size(batch_size: int | None) -> int:
 
 
 def _check_targets(model: keras.Model, table: _Table) -> None:
-    """Refuse labels that do not go with the loss: TensorFlow may train on them without a word."""
+    """Refuse strings for numbers, and labels that do not go with the loss: TensorFlow may train on them."""
     x, y, _ = keras.utils.unpack_x_y_sample_weight(table.structure)
+    inputs = getattr(model, "inputs", None) or []
+    if inputs and all(each.dtype != "string" for each in inputs):
+        for leaf in keras.tree.flatten(x):
+            if leaf.dtype.kind in "US":
+                raise ValueError(
+                    f"`x` must hold numbers, as the model's inputs do. Received: strings, {leaf.flat[0]!r}"
+                )
     if y is None or type(model).train_step is not keras.Model.train_step:
         return
     if getattr(model, "outputs", None):
