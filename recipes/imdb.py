@@ -80,7 +80,8 @@ def main(
     # 4. A fresh model on every training row, for that many epochs; then one look at the test rows.
     model = build_model(hidden_layers, units, activation, loss)
     toolkit.fit(model, x, y, epochs=best_epochs, batch_size=batch_size, checkpoint=run.keep("all"))
-    run.score(test_accuracy=model.evaluate(x_test, y_test, verbose=0, return_dict=True)["accuracy"])
+    scores = model.evaluate(x_test, y_test, batch_size=batch_size, verbose=0, return_dict=True)
+    run.score(test_accuracy=scores["accuracy"])
     toolkit.save(model, run.path("model.keras"))
 
     # 5. Use it.
