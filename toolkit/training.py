@@ -438,10 +438,11 @@ class _Table:
 
         Indices that are `in_order`, each one more than the one before, spare a copy.
         """
+        take = _slice if in_order else tf.gather
         return [
             _cut_sparse(parts, indices, in_order)
             if scipy.sparse.issparse(leaf)
-            else (_slice(*parts, indices) if in_order else tf.gather(*parts, indices),)
+            else (take(parts[0], indices),)
             for leaf, parts in zip(self.leaves, tensors, strict=True)
         ]
 
