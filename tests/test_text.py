@@ -144,3 +144,9 @@ def test_a_real_review_reads_as_text():
     review = decode(dataset.x_train[0], dataset.word_index)
     assert review.startswith("this film was just brilliant casting location scenery story direction")
     assert encode(review, dataset.word_index) == dataset.x_train[0].tolist()
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32", "float64"])
+def test_dense_vectors_start_where_tensorflow_needs_no_copy(dtype):
+    for columns in (1, 3, 50):
+        assert multi_hot([[0]] * 7, columns, dtype=dtype).ctypes.data % 64 == 0

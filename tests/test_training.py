@@ -309,6 +309,27 @@ def test_blocks_give_the_same_numbers(monkeypatch):
         assert histories[0] == histories[1]
 
 
+@pytest.mark.parametrize("start", [0, 64, 4, 16])
+def test_memory_is_shared_where_it_can_be(start, monkeypatch):
+    monkeypatch.setattr(training, "SHARED_BYTES", 1)
+    memory = np.zeros(X.nbytes + 128, np.uint8)
+    start += -memory.ctypes.data % 64
+    x = memory[start : start + X.nbytes].view(np.float32).reshape(X.shape)
+    x[:] = X
+    (tensor,) = training._upload([x])[0]
+    x[0, 0] = 7.0
+    assert (tensor[0, 0] == 7.0) == (x.ctypes.data % 64 == 0)
+    x[0, 0] = X[0, 0]
+    losses = []
+    for data in (X, x):
+        keras.utils.set_random_seed(1)
+        losses.append(fit(dense(), data, Y, epochs=2, validation_split=0.2, verbose=0).history["loss"])
+    assert losses[0] == losses[1]
+    np.testing.assert_array_equal(x, X)
+    for other in (x[::2], x.astype("S"), x.astype(bool)):
+        np.testing.assert_array_equal(training._upload([other])[0][0].numpy(), other)
+
+
 def test_callbacks_at_epochs(tmp_path):
     keras.utils.set_random_seed(1)
     seen = []

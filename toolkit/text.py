@@ -136,7 +136,10 @@ def _flatten(sequences: Any) -> tuple[IntArray, IntArray]:
 
 
 def _dense(flat: IntArray, starts: IntArray, shape: tuple[int, int], dtype: Any) -> Any:
-    result = np.zeros(shape, dtype=dtype)
+    size = shape[0] * shape[1] * dtype.itemsize
+    memory = np.zeros(size + 64, dtype=np.uint8)
+    start = -memory.ctypes.data % 64  # a multiple of 64 bytes: TensorFlow takes it as it is, without a copy
+    result = memory[start : start + size].view(dtype).reshape(shape)
     rows_per_block = max(1, _BLOCK_BYTES // (shape[1] * result.itemsize))
     for first in range(0, shape[0], rows_per_block):
         block = result[first : first + rows_per_block]

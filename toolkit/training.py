@@ -42,6 +42,7 @@ RESIDENT_BYTES: int | None = (
 )
 VALIDATION_ROWS = 1024  # stacked models validate on batches of so many rows: the means are the same
 CHECKPOINT_SECONDS = 10.0  # a run with a checkpoint folder writes no more often than this
+SHARED_BYTES = 1_000_000  # smaller arrays are copied: it costs nothing
 JOINED_BYTES = 4_000_000  # what `together` trains as one has no more data than this
 THREAD_STEPS = 100_000  # the steps of this many models pay for the tracing of a second stack of models
 MANY_EPOCHS = 50  # more epochs than this share one progress bar
@@ -467,7 +468,22 @@ class _Table:
 
 
 def _upload(leaves: list[Any]) -> list[tuple[tf.Tensor, ...]]:
-    return [tuple(tf.convert_to_tensor(part) for part in _parts(leaf)) for leaf in leaves]
+    return [tuple(map(_to_device, _parts(leaf))) for leaf in leaves]
+
+
+def _to_device(part: npt.NDArray[Any]) -> tf.Tensor:
+    """Make a tensor, without a copy where TensorFlow can compute on the array's own memory."""
+    fit_to_share = (
+        part.nbytes >= SHARED_BYTES
+        and part.ctypes.data % 64 == 0  # or TensorFlow would end the process
+        and part.dtype.kind in "iuf"
+        and part.flags.c_contiguous
+        and part.flags.writeable
+        and not tf.config.list_logical_devices("GPU")
+    )
+    if fit_to_share:
+        return tf.experimental.dlpack.from_dlpack(part.__dlpack__())
+    return tf.convert_to_tensor(part)
 
 
 def _parts(leaf: Any) -> tuple[npt.NDArray[Any], ...]:
