@@ -17,7 +17,7 @@ from sklearn.linear_model import RidgeClassifier
 import toolkit
 from toolkit.run import Run, cli
 
-# Seeds 0 to 4: test_accuracy 0.909 to 0.924.
+# Seeds 0 to 9: test_accuracy 0.904 to 0.924.
 EXPECTED = {"test_accuracy": (0.89, 0.94)}
 QUICK = {"round_epochs": 1}
 RATES = [0.0001, 0.001, 0.01, 0.1, 1.0]

@@ -17,7 +17,7 @@ from sklearn.linear_model import LogisticRegression
 import toolkit
 from toolkit.run import Run, cli
 
-# Seeds 0 to 7: test_and and test_or 0.995 to 1, test_xor 0.25 to 0.58, test_accuracy 1.
+# Seeds 0 to 9: test_and and test_or 0.98 to 1, test_xor 0.25 to 0.58, test_accuracy 1.
 EXPECTED = {"test_and": (0.96, 1), "test_or": (0.96, 1), "test_xor": (0.2, 0.8), "test_accuracy": (0.98, 1)}
 QUICK = {"epochs": 3}
 

@@ -178,7 +178,8 @@ def test_xla_gives_the_same_numbers():
     histories = []
     for jit in (False, True):
         keras.utils.set_random_seed(1)
-        history = fit(dense(), X, Y, epochs=3, validation_split=0.5, verbose=0, jit=jit).history
+        arguments = {"epochs": 3, "batch_size": 4, "validation_split": 0.5, "verbose": 0}
+        history = fit(dense(), X, Y, jit=jit, **arguments).history
         histories.append(history["loss"] + history["val_loss"])
     np.testing.assert_allclose(histories[1], histories[0], rtol=1e-5)
 
@@ -297,14 +298,14 @@ def test_blocks_give_the_same_numbers(monkeypatch):
     x = scipy.sparse.random(75, 6, 0.5, "csr", rng=0, dtype=np.float32)
     for data in (X, x):
         histories = []
-        for budget in (None, 400):
+        for budget in (None, 1000):  # blocks of two steps, and one that is not full
             monkeypatch.setattr(training, "RESIDENT_BYTES", budget)
             keras.utils.set_random_seed(1)
-            arguments = {"epochs": 2, "batch_size": 8, "validation_split": 0.2, "verbose": 0}
+            arguments = {"epochs": 2, "batch_size": 4, "validation_split": 0.2, "verbose": 0}
             if budget is None:
                 histories.append(fit(dense(), data, Y, **arguments).history)
             else:
-                with pytest.warns(UserWarning, match="does not fit the device's budget of 400"):
+                with pytest.warns(UserWarning, match=r"does not fit the device's budget of 1,000"):
                     histories.append(fit(dense(), data, Y, **arguments).history)
         assert histories[0] == histories[1]
 
