@@ -5,6 +5,7 @@ import textwrap
 
 import pytest
 
+from toolkit import training
 from toolkit.run import cli
 
 LESSON = '''
@@ -309,6 +310,23 @@ def test_seeds_and_settings_are_run_side_by_side(run, folders):
     for label in labels:
         assert re.search(rf"^  {label} .* 2$", out, flags=re.MULTILINE)
     assert max(map(len, out.splitlines()[-10:-1])) <= 80
+
+
+def test_ctrl_c_ends_runs_that_train_together(run, folders, monkeypatch):
+    original = training.together
+
+    def together(works):
+        def interrupted():
+            raise KeyboardInterrupt
+
+        original([works[0], interrupted, *works[1:]])
+
+    monkeypatch.setattr(training, "together", together)
+    status, out, _, _ = run("--seeds", "3", lesson=TRAINING)
+    (folder,) = folders()
+    assert status == 130
+    assert "Reports, table and figure" in out
+    assert [result["seed"] for result in json.loads((folder / "study.json").read_text())] == [0, 1, 2]
 
 
 @pytest.mark.parametrize("sweep", ["unit=2", "units", "units=two", "units=0", "bias=maybe", "=3"])

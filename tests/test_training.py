@@ -305,8 +305,9 @@ def test_blocks_give_the_same_numbers(monkeypatch):
             if budget is None:
                 histories.append(fit(dense(), data, Y, **arguments).history)
             else:
-                with pytest.warns(UserWarning, match=r"does not fit the device's budget of 1,000"):
+                with pytest.warns(UserWarning, match=r"does not fit the device's budget of 1,000") as warned:
                     histories.append(fit(dense(), data, Y, **arguments).history)
+                assert warned[0].filename == __file__  # the line that asked for the training
         assert histories[0] == histories[1]
 
 

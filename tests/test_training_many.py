@@ -287,6 +287,7 @@ def test_non_finite_weights_name_the_model():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ({"names": ["a"]}, "`names` must have one for each of the 4 models. Received: ['a']"),
         ({"splits": SPLITS[:3]}, "`splits` must have one pair for each of the 4 models. Received: 3"),
         ({"splits": [*SPLITS[:3], ([45], [])]}, "`splits[3]` must be row numbers below n=45"),
         ({"splits": [*SPLITS[:3], ([-1], [])]}, "`splits[3]` must be row numbers below n=45"),

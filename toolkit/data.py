@@ -561,7 +561,8 @@ def _real_texts(content: bytes) -> Iterable[_Part]:
         return np.lib.format.read_array(stream, allow_pickle=True)
 
     for part in ("",) if "x" in npz else ("_train", "_test"):
-        yield read_rows(part), npz[f"y{part}"], npz[f"y{part}"]
+        labels = npz[f"y{part}"]
+        yield read_rows(part), labels, labels
 
 
 @dataclass(frozen=True)

@@ -305,19 +305,23 @@ def _study(
         return data_bytes
 
     heads = [f"[{number}/{len(jobs)}] {title} ..." for number, title in enumerate(titles, 1)]
+    interrupted = False
     print(heads[0], end="", flush=True)
     data_bytes = work(0)
     if len(jobs) > 2 and not outcomes[0][0] and data_bytes <= training.JOINED_BYTES:
         print(f"[2-{len(jobs)}/{len(jobs)}] trained together ...")
-        training.together([functools.partial(work, i, heads[i]) for i in range(1, len(jobs))])
+        try:
+            training.together([functools.partial(work, i, heads[i]) for i in range(1, len(jobs))])
+        except KeyboardInterrupt:  # before some of them had begun
+            interrupted = True
     for number in range(1, len(jobs)):
-        if any(code for code, _ in outcomes.values()):
+        if interrupted or any(code for code, _ in outcomes.values()):
             break
         if number not in outcomes:
             keras.backend.clear_session()  # or the names of layers would go on counting
             print(heads[number], end="", flush=True)
             work(number)
-    code = max(code for code, _ in outcomes.values())
+    code = max(130 * interrupted, *(code for code, _ in outcomes.values()))
     results = [result for _, (failed, result) in sorted(outcomes.items()) if not failed]
     if results:
         print("", study.table(results), sep="\n")

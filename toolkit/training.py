@@ -44,7 +44,9 @@ VALIDATION_ROWS = 1024  # stacked models validate on batches of so many rows: th
 CHECKPOINT_SECONDS = 10.0  # a run with a checkpoint folder writes no more often than this
 SHARED_BYTES = 1_000_000  # smaller arrays are copied: it costs nothing
 JOINED_BYTES = 4_000_000  # what `together` trains as one has no more data than this
-THREAD_STEPS = 100_000  # the steps of this many models pay for the tracing of a second stack of models
+THREAD_STEPS = (
+    100_000  # so many steps, each model's counted, pay for the tracing of a stack for one more core
+)
 MANY_EPOCHS = 50  # more epochs than this share one progress bar
 
 
@@ -198,7 +200,9 @@ def fit_many(
     splits = _check_splits(splits, len(models), len(table))
     checked_callbacks = _check_many_callbacks(callbacks, len(models))
     settings = _Settings(epochs, initial_epoch, shuffle, _seed(), jit)
-    chosen_names = names or [f"model {i + 1}" for i in range(len(models))]
+    chosen_names = [f"model {i + 1}" for i in range(len(models))] if names is None else list(names)
+    if len(chosen_names) != len(models):
+        raise ValueError(f"`names` must have one for each of the {len(models)} models. Received: {names!r}")
     members = [
         _Member(i, chosen_names[i], model, *splits[i], checked_callbacks[i], settings)
         for i, model in enumerate(models)
@@ -629,10 +633,9 @@ class _Feed:
             self.resident = [uploaded[id(leaf)] for leaf in table.leaves]
         else:
             self.block_steps = max(1, budget * len(table) // (4 * table.nbytes * batch_size))
-            warnings.warn(
+            _warn(
                 f"The data, {table.nbytes:,} bytes, does not fit the device's budget of {budget:,}: "
-                f"it is fed in blocks of {self.block_steps * batch_size} rows.",
-                stacklevel=4,
+                f"it is fed in blocks of {self.block_steps * batch_size} rows."
             )
 
     def release(self) -> None:
@@ -764,7 +767,14 @@ class _Steps:
 
 def _warn_no_xla(error: tf.errors.OpError) -> None:
     reason = str(error.message).strip().splitlines()[0][:200]
-    warnings.warn(f"XLA cannot compile this model, so the plain graph runs: {reason}", stacklevel=7)
+    _warn(f"XLA cannot compile this model, so the plain graph runs: {reason}")
+
+
+def _warn(message: str) -> None:
+    """Warn of the line, outside this module, that asked for the training."""
+    files = [frame.filename for frame in inspect.stack(0)]
+    level = next((i for i, file in enumerate(files, 1) if file != __file__), 1)
+    warnings.warn(message, stacklevel=level)
 
 
 class _Job:
@@ -1313,7 +1323,7 @@ class _Checkpoint:
             content = path.read_bytes()
             if hashlib.sha256(content[32:]).digest() != content[:32]:
                 then = "the one before it is used" if path != paths[-1] else "the run starts anew"
-                warnings.warn(f"The checkpoint {path} is damaged: {then}.", stacklevel=5)
+                _warn(f"The checkpoint {path} is damaged: {then}.")
                 continue
             with np.load(io.BytesIO(content[32:])) as arrays:
                 state: dict[str, Any] = _unpack(json.loads(arrays["state"].tobytes()), arrays)
@@ -1406,7 +1416,7 @@ class _Checkpoint:
             for old in set(self.folder.glob("epoch-*.state")) - {path, self.newest}:
                 old.unlink()
         except OSError as error:  # hours of training are worth more than this file
-            warnings.warn(f"The checkpoint {path} could not be written: {error.strerror}.", stacklevel=4)
+            _warn(f"The checkpoint {path} could not be written: {error.strerror}.")
             with contextlib.suppress(OSError):
                 unfinished.unlink()
             return
