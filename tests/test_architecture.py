@@ -9,9 +9,30 @@ from conftest import ROOT
 
 import toolkit
 
-TOOLKIT = sorted((ROOT / "toolkit").glob("[!_]*.py"))
+TOOLKIT = sorted((ROOT / "toolkit").rglob("*.py"))
 RECIPES = sorted((ROOT / "recipes").glob("[!_]*.py"))
-SOURCES = [*TOOLKIT, *RECIPES, *(ROOT / "tests").glob("*.py"), *(ROOT / "scripts").glob("*")]
+SOURCES = [*TOOLKIT, *RECIPES, *(ROOT / "tests").rglob("*.py"), *(ROOT / "scripts").glob("*")]
+LONGEST = 450  # lines of a file of the toolkit
+
+# The floors of the house: a room may use rooms of its own floor's folder and of the floors below it.
+FLOORS = [
+    ["_files", "_checks", "_keras", "quiet"],
+    ["text", "scaling", "splits", "heads", "plotting", "records", "data", "saving"],
+    ["training"],
+    ["study"],
+    ["run"],
+    ["__init__"],
+]
+
+
+def room(path):
+    """Return the part of the toolkit that a file belongs to: a module or a folder directly in it."""
+    return path.relative_to(ROOT / "toolkit").parts[0].removesuffix(".py")
+
+
+def floor(name):
+    (number,) = (number for number, rooms in enumerate(FLOORS) if name in rooms)
+    return number
 
 
 def imports(path):
@@ -25,20 +46,48 @@ def imports(path):
     return names
 
 
-@pytest.mark.parametrize("path", TOOLKIT, ids=lambda path: path.stem)
-def test_a_toolkit_module_imports_no_sibling(path):
-    siblings = {name for name in imports(path) if name.split(".")[0] in ("toolkit", "recipes")}
-    if path.stem == "run":  # stands above the others
-        siblings = {name for name in siblings if name.startswith("recipes")}
-    assert siblings == set()
+def rooms_used(path):
+    """Return the rooms of the toolkit that a file imports from, "toolkit" itself as `__init__`."""
+    used = set()
+    for name in imports(path):
+        first, *rest = name.split(".")
+        assert first != "recipes", f"{path}: the toolkit knows no recipe"
+        if first == "toolkit":
+            rooms = {each for floor in FLOORS for each in floor}
+            used.add(rest[0] if rest and rest[0] in rooms else "__init__")
+    return used
+
+
+@pytest.mark.parametrize("path", TOOLKIT, ids=lambda path: str(path.relative_to(ROOT)))
+def test_stairs_only_go_down(path):
+    here = room(path)
+    if here == "__init__":  # names every room, for type checkers
+        return
+    up = [name for name in rooms_used(path) - {here} if floor(name) > floor(here)]
+    assert up == []
+
+
+def test_rooms_do_not_import_each_other_in_a_circle():
+    uses = {}
+    for path in TOOLKIT:
+        uses.setdefault(room(path), set()).update(rooms_used(path) - {room(path)})
+    uses.pop("__init__")
+    while uses:
+        free = {name for name, used in uses.items() if not used & set(uses)}
+        assert free, f"a circle among {sorted(uses)}"
+        for name in free:
+            del uses[name]
+
+
+@pytest.mark.parametrize("path", TOOLKIT, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_file_of_the_toolkit_is_short(path):
+    assert len(path.read_text().splitlines()) <= LONGEST
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_a_recipe_imports_no_recipe_and_fits_on_a_page(path):
+def test_a_recipe_imports_no_recipe_and_its_lines_can_be_read(path):
     assert not {name for name in imports(path) if name.startswith("recipes")}
-    lines = path.read_text().splitlines()
-    assert len(lines) <= 100
-    assert max(map(len, lines)) <= 110
+    assert max(map(len, path.read_text().splitlines())) <= 100
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
