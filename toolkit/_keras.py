@@ -1,18 +1,82 @@
-"""Every private name of Keras and TensorFlow that is relied on, a function each.
+"""Each private name of Keras and TensorFlow that the toolkit relies on, in a function that says its meaning.
 
-`tests/test_keras.py` says of each what it must mean, so that a release that means something else is noticed.
+`tests/test_keras_private.py` holds every function to it, so that a new release of Keras that renames one of
+them, or gives it another meaning, is noticed there and not by a user.
 """
 
+import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
 import tensorflow as tf
 from keras.src import backend
+from keras.src.backend.common import global_state
+from keras.src.saving import serialization_lib
 from keras.src.utils.python_utils import pythonify_logs
 from keras.src.utils.rng_utils import get_random_seed
 from tensorflow.python.ops.parallel_for import pfor
+
+# Saving and loading
+
+
+def safe_mode() -> bool | None:
+    """Tell whether Keras refuses code in files: True or False where a scope or a user says so, else None."""
+    mode: bool | None = global_state.get_global_attribute("safe_mode_saving")
+    return mode
+
+
+def set_safe_mode(on: bool | None) -> None:
+    """Set what `safe_mode` gives, for the whole process: None is Keras's state at its start."""
+    global_state.set_global_attribute("safe_mode_saving", on)
+
+
+def safe_mode_scope(on: bool) -> contextlib.AbstractContextManager[None]:
+    """Let nested objects of a config be made with this safe mode, whatever the process says."""
+    scope: contextlib.AbstractContextManager[None] = serialization_lib.SafeModeScope(on)
+    return scope
+
+
+def sharing_scope() -> contextlib.AbstractContextManager[None]:
+    """Let an object that occurs twice in a config be one object, as saving and loading a model do."""
+    scope: contextlib.AbstractContextManager[None] = serialization_lib.ObjectSharingScope()
+    return scope
+
+
+@contextlib.contextmanager
+def declared_into(variables: list[Any]) -> Iterator[None]:
+    """Let each variable without a value be appended to a list of one's own, and be given no value.
+
+    An exception that `variables.append` raises ends what is being built.
+    """
+    waiting = "uninitialized_variables"
+    before = global_state.get_global_attribute(waiting) or []
+    global_state.set_global_attribute(waiting, variables)
+    try:
+        with keras.StatelessScope(initialize_variables=False):
+            yield
+    finally:
+        global_state.set_global_attribute(waiting, before)
+
+
+def compile_settings(model: Any) -> dict[str, Any]:
+    """Return what the model was compiled with, as given; its public attributes lack the metrics."""
+    settings: dict[str, Any] = getattr(getattr(model, "_compile_config", None), "config", {})
+    return settings
+
+
+def all_layers(model: Any) -> list[Any]:
+    """Return the model and the layers in it, however deep, each once."""
+    return list(model._flatten_layers())
+
+
+def functional(model: Any) -> Any:
+    """Return the functional model that a built Sequential model wraps, or the model itself."""
+    return getattr(model, "_functional", None) or model
+
+
+# Training
 
 
 def random_seed() -> int | None:
@@ -36,16 +100,6 @@ def to_python(logs: Any) -> dict[str, Any]:
     return converted
 
 
-def layers_of(model: Any) -> list[Any]:
-    """Return the model and all layers in it, however deep.
-
-    >>> inner = keras.Sequential([keras.layers.Dense(1)])
-    >>> [type(layer).__name__ for layer in layers_of(keras.Sequential([inner]))]
-    ['Sequential', 'Sequential', 'Dense']
-    """
-    return list(model._flatten_layers())
-
-
 def first_epoch(model: Any) -> int | None:
     """Return the epoch that `BackupAndRestore` lets a model start at, or None."""
     epoch: int | None = model._initial_epoch
@@ -55,7 +109,7 @@ def first_epoch(model: Any) -> int | None:
 def changed_since_compile(model: Any) -> list[str]:
     """Return the names of layers that were added, frozen or unfrozen since the model was compiled."""
     compiled = model._compiled_trainable_state
-    return [layer.name for layer in layers_of(model) if compiled.get(layer) is not layer.trainable]
+    return [layer.name for layer in all_layers(model) if compiled.get(layer) is not layer.trainable]
 
 
 def compilation(model: Any) -> Any:

@@ -97,7 +97,7 @@ def kill_again_and_again(kind, folder, kills, seed):
         child = os.fork()  # as good as a new process: TensorFlow has not started in this one
         if not child:
             checkpoint.SECONDS = 0.0
-            checkpoint.Checkpoint.begin = announced(checkpoint.Checkpoint.begin, begun)
+            checkpoint.RunState.begin = announced(checkpoint.RunState.begin, begun)
             numbers = run(kind, folder)
             (folder / "unfinished result").write_text(json.dumps(numbers))
             (folder / "unfinished result").rename(result)

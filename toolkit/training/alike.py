@@ -102,7 +102,7 @@ def _is_kerass(thing: Any) -> bool:
 
 
 def _why_not_layers(model: Any) -> str:
-    for layer in _keras.layers_of(model):
+    for layer in _keras.all_layers(model):
         kind = type(layer).__name__
         if not _is_kerass(layer) or kind not in LAYERS:
             return f"{kind} is not proven to be exact in a stack"
@@ -141,14 +141,14 @@ def _why_not_optimizer(model: Any) -> str:
         return f"{kind} has {option}"
     if any("exclude_from_weight_decay" in name for name in vars(optimizer)):
         return f"{kind} excludes variables from weight decay"
-    embedding = any(type(layer).__name__ == "Embedding" for layer in _keras.layers_of(model))
+    embedding = any(type(layer).__name__ == "Embedding" for layer in _keras.all_layers(model))
     if embedding and kind not in SPARSE_OPTIMIZERS:
         return f"{kind} treats each gradient of an Embedding's row by itself"
     return ""
 
 
 def _why_not_compiled(model: Any) -> str:
-    compiled = _keras.compilation(model).config
+    compiled = _keras.compile_settings(model)
     for loss in keras.tree.flatten(compiled["loss"]):
         if loss is not None and not _proven(loss, LOSSES, keras.losses.get):
             return f"the loss {_name(loss)} is not proven to be exact in a stack"
@@ -206,7 +206,7 @@ def is_reader(callback: keras.callbacks.Callback) -> bool:
 def validates_in_any_batch(model: keras.Model, table: Table) -> bool:
     """Say whether losses and metrics are means over rows, so that the batches they come in do not matter."""
     _, y, sample_weight = table.unpack()
-    compiled = _keras.compilation(model).config
+    compiled = _keras.compile_settings(model)
     metrics = keras.tree.flatten([compiled["metrics"], compiled["weighted_metrics"]])
     return (
         sample_weight is None
@@ -224,7 +224,7 @@ def describe(model: keras.Model, whole: bool = False) -> str:
 
     Without `whole`, learning rates, initial values and the statistics of Normalization stay out.
     """
-    names = {layer.name: f"#{i}" for i, layer in enumerate(_keras.layers_of(model))}
+    names = {layer.name: f"#{i}" for i, layer in enumerate(_keras.all_layers(model))}
     config: list[Any] = [[[list(variable.shape), variable.trainable] for variable in model.variables]]
     with warnings.catch_warnings(action="ignore"):  # of functions that could not be loaded again
         with contextlib.suppress(NotImplementedError):  # a class of the user's

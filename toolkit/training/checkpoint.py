@@ -25,7 +25,7 @@ SECONDS = 10.0  # a state is written no more often than this
 _SPARE_BYTES = 100_000_000  # what a state may hold beside four times the bytes of the variables
 
 
-class Checkpoint:
+class RunState:
     """A folder with the state of a run after an epoch, from which it goes on bit for bit.
 
     A file holds the sha256 of what follows in it, the length of a JSON text, that text, and the bytes of the

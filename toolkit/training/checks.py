@@ -247,7 +247,7 @@ def check_many_models(models: Any) -> list[keras.Model]:
     owners: dict[int, str] = {}
     for i, model in enumerate(models, 1):
         metrics = [each for each in _objects(model) if isinstance(each, keras.metrics.Metric)]
-        for part in [*_keras.layers_of(model), model.optimizer, *metrics]:
+        for part in [*_keras.all_layers(model), model.optimizer, *metrics]:
             owner = owners.setdefault(id(part), f"model {i}")
             if owner != f"model {i}":
                 same = part is model
@@ -261,7 +261,7 @@ def check_many_models(models: Any) -> list[keras.Model]:
 
 def _objects(model: keras.Model) -> list[Any]:
     """Return what was passed to `compile`."""
-    return list(keras.tree.flatten(_keras.compilation(model).config))
+    return list(keras.tree.flatten(_keras.compile_settings(model)))
 
 
 def check_many_callbacks(callbacks: Any, count: int) -> list[list[keras.callbacks.Callback]]:

@@ -12,7 +12,7 @@ from toolkit import _keras
 from toolkit.training import alike
 from toolkit.training.alone import Alone, Heard
 from toolkit.training.arrays import Feed, Table
-from toolkit.training.checkpoint import Checkpoint
+from toolkit.training.checkpoint import RunState
 from toolkit.training.checks import remember_compilation
 from toolkit.training.members import Member, finalize, last_epoch
 from toolkit.training.progress import LOG, Progress
@@ -94,7 +94,7 @@ class Request:
             engine = Alone(member, training, validation)
             _Loop([member], engine, progress, self._keeper("model", [member])).run()
 
-    def _keeper(self, kind: str, members: list[Member]) -> Checkpoint | None:
+    def _keeper(self, kind: str, members: list[Member]) -> RunState | None:
         if self.checkpoint is None:
             return None
         folder = self.checkpoint
@@ -103,7 +103,7 @@ class Request:
             folder /= f"{kind}-{members[0].index + 1}"
         else:
             tables["validation "] = self.validation
-        return Checkpoint(folder, members, tables)
+        return RunState(folder, members, tables)
 
 
 class _Loop:
@@ -114,7 +114,7 @@ class _Loop:
         group: list[Member],
         engine: Engine | None,
         progress: Progress,
-        checkpoint: Checkpoint | None,
+        checkpoint: RunState | None,
         make_stack: Callable[[list[Member]], Engine] | None = None,
     ) -> None:
         self.group = group

@@ -88,7 +88,7 @@ def _xla_pays(model: keras.Model, table: Table, steps: int) -> bool:
     """Judge by the model and the number of steps: by timings, runs would not repeat."""
     import tensorflow as tf
 
-    layers = _keras.layers_of(model)
+    layers = _keras.all_layers(model)
     strings = any(leaf is not None and leaf.dtype.kind in "US" for leaf in table.leaves)
     if table.sparse or strings or not all(layer.supports_jit for layer in layers):
         return False

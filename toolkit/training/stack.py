@@ -364,7 +364,7 @@ def _slots(optimizer: keras.optimizers.Optimizer) -> list[Any]:
 
 
 def _normalizations(model: keras.Model) -> list[keras.layers.Normalization]:
-    return [layer for layer in _keras.layers_of(model) if isinstance(layer, keras.layers.Normalization)]
+    return [layer for layer in _keras.all_layers(model) if isinstance(layer, keras.layers.Normalization)]
 
 
 def _constants(model: keras.Model) -> list[tf.Tensor]:
