@@ -107,9 +107,8 @@ def prepare(data: Any, folder: str | Path) -> Any:
     tfds.disable_progress_bar()
     with contextlib.redirect_stdout(io.StringIO()):  # it would tell of a download, and there is none
         builder.download_and_prepare()
-    random.setstate(
-        state
-    )  # TFDS draws from it, Keras too: with files or without, a seed gives the same numbers
+    # TFDS has drawn from Python's numbers, and so will Keras: the same ones with files or without.
+    random.setstate(state)
     for split, (_, y) in parts.items():
         if (rows := builder.info.splits[split].num_examples) != len(y):
             raise ValueError(f"{builder.data_dir} must hold {len(y)} rows of {split}. Received: {rows}")
