@@ -37,27 +37,28 @@ def forward(weights: list, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     hidden_kernel, hidden_bias, output_kernel, output_bias = weights
     hidden = np.maximum(x @ hidden_kernel + hidden_bias, 0)  # relu; (n, 784) becomes (n, 128)
     scores = hidden @ output_kernel + output_bias  # (n, 10)
-    # Softmax divides exp(score) by the sum of all ten. Less the largest score, the quotient is the
-    # same, and exp cannot overflow.
+    # Softmax divides exp(score) by the sum of all ten. With the largest score taken from each, the
+    # quotient is the same, and exp cannot overflow.
     scores = scores - scores.max(axis=1, keepdims=True)
     log_p = scores - np.log(np.exp(scores).sum(axis=1, keepdims=True))
     return hidden, log_p
 
 
 def backward(weights: list, x: np.ndarray, y: np.ndarray) -> tuple[float, list[np.ndarray]]:
-    """Return the loss, and how fast it grows with each weight, by the chain rule from its end."""
+    """Return the loss and its gradients, by the chain rule, from the last layer to the first.
+
+    d_scores stands for the derivative of the loss by the scores, and so on.
+    """
     _, _, output_kernel, _ = weights
     hidden, log_p = forward(weights, x)
     n = len(y)
     loss = -log_p[np.arange(n), y].mean()  # crossentropy: of the true class only
-
     # Softmax and crossentropy together have a simple derivative: the probability, less 1 for the
     # true class.
     true_class = np.eye(10, dtype="float32")[y]  # (n, 10), a single 1 in each row
-    d_scores = (np.exp(log_p) - true_class) / n  # of the loss, by each score
+    d_scores = (np.exp(log_p) - true_class) / n  # (n, 10)
     d_output_kernel = hidden.T @ d_scores  # (128, 10)
     d_output_bias = d_scores.sum(axis=0)  # (10,)
-
     # Back through the output layer, then through relu, which passes nothing where it gave 0.
     d_hidden = (d_scores @ output_kernel.T) * (hidden > 0)  # (n, 128)
     d_hidden_kernel = x.T @ d_hidden  # (784, 128)
@@ -76,7 +77,9 @@ def update(
         velocity[:] = momentum * velocity + LEARNING_RATE * gradient
     else:  # most of the old velocity stays, like that of a ball that rolls downhill
         velocity[:] = momentum * velocity - LEARNING_RATE * gradient
-    if rule in ("nesterov", "notes"):  # where the ball will roll next, before it does
+    if rule in ("nesterov", "notes"):
+        # The weights are kept a step ahead, where the velocity alone will lead, so that the next
+        # gradient is the one from there.
         weight += momentum * velocity - LEARNING_RATE * gradient
     else:
         weight += velocity
@@ -120,12 +123,13 @@ def main(run: Run, *, momentum: float = 0.9) -> None:
     x_test = x_test.reshape(-1, 784).astype("float32") / 255
 
     # 2. Baselines: always the most frequent digit, and a linear model on 5,000 of the images.
+    # (run.score prints a score, beside the range in which it is expected.)
     run.score(baseline_accuracy=np.mean(y_test == np.bincount(y).argmax()))
     linear = LogisticRegression(C=0.1, tol=1e-3).fit(x[:5000], y[:5000])
     run.score(linear_accuracy=linear.score(x_test, y_test))
 
-    # 3. The gradients of the loss of some rows: by hand, and by TensorFlow, which records on its
-    # tape what is calculated, and then applies the chain rule from the end, as `backward` does.
+    # 3. Gradients by hand, and by TensorFlow, which records on its tape what is calculated, and
+    # then applies the chain rule from the end, as `backward` does.
     model = keras.Sequential(
         [
             keras.Input(shape=(784,)),
@@ -142,7 +146,8 @@ def main(run: Run, *, momentum: float = 0.9) -> None:
     _, ours = backward(first_weights, few_x, few_y)
     run.score(gradient_difference=largest_difference(ours, theirs))
 
-    # 4. Twenty steps by each rule: in NumPy and in Keras, from the same first weights.
+    # 4. Twenty steps by each rule, from the same first weights, in NumPy and in Keras. (toolkit.fit
+    # is model.fit with the same arguments, only sooner.)
     optimizers = {
         "sgd": keras.optimizers.SGD(learning_rate=LEARNING_RATE),
         "momentum": keras.optimizers.SGD(learning_rate=LEARNING_RATE, momentum=momentum),
@@ -162,7 +167,6 @@ def main(run: Run, *, momentum: float = 0.9) -> None:
             loss="sparse_categorical_crossentropy",
             metrics=["accuracy"],
         )
-        # toolkit.fit is model.fit with the same arguments, only sooner.
         toolkit.fit(
             model,
             few_x,
@@ -170,13 +174,13 @@ def main(run: Run, *, momentum: float = 0.9) -> None:
             epochs=1,
             batch_size=BATCH_SIZE,
             shuffle=False,
-            callbacks=[run.log(f"{rule}.csv")],
+            callbacks=[run.log(f"{rule}.csv")],  # writes the scores into this file
             verbose=0,
         )
         differences.append(largest_difference(ours, model.get_weights()))
         print(f"{rule}: the weights of NumPy and Keras differ by {differences[-1]:.0e} at most.")
 
-    # 5. Two more rules. "look-ahead" is Nesterov's as his paper has it: the gradient is taken at
+    # 5. Two more rules. "look-ahead" is Nesterov's as Sutskever has it: the gradient is taken at
     # the point ahead. The rule above keeps that point as its weights, so the losses are equal.
     # "notes" is what many notes call Nesterov's, with its velocity uphill.
     for rule in ("look-ahead", "notes"):
@@ -189,22 +193,21 @@ def main(run: Run, *, momentum: float = 0.9) -> None:
     run.figure("loss.png", axes)
 
     # 6. An epoch on all rows, in NumPy. Keras tests the weights that it found.
-    print("Training in NumPy alone, on all rows ...")
+    print("Training in NumPy, on all rows ...")
     weights, _ = train("nesterov", first_weights, x, y, momentum)
     model.set_weights(weights)
     scores = model.evaluate(x_test, y_test, verbose=0, return_dict=True)
     run.score(test_accuracy=scores["accuracy"])
     toolkit.save(model, run.path("model.keras"))
-    guess = model.predict(x_test[:1], verbose=0).argmax()
-    print(f"The first test image is {guess}, in truth {y_test[0]}.")
+    probabilities = model.predict(x_test[:1], verbose=0)  # (1, 10)
+    print(f"The first test image is {probabilities.argmax()}, in truth {y_test[0]}.")
 
 
 def draw_losses(losses: dict[str, list[float]]) -> Axes:
-    """Draw the loss of each step by each rule, on a logarithmic axis."""
+    """Draw the loss of each step by each rule."""
     axes = Figure(figsize=(6.4, 4), layout="constrained").subplots()
     for rule, values in losses.items():
-        # Dashes let the line of Nesterov's rule be seen under that of "look-ahead".
-        style = "--" if rule == "look-ahead" else "-"
+        style = "--" if rule == "look-ahead" else "-"  # Nesterov's line shows between the dashes
         axes.semilogy(range(1, len(values) + 1), values, style, label=rule)
     axes.set(xlabel="step", ylabel="loss of the batch")
     axes.set_ylim(top=30)  # the losses of "notes" climb out of the figure

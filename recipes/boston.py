@@ -76,16 +76,14 @@ def main(
         loss: What training makes small: squared error, or one that outliers disturb less.
     """
     # 1. Data: each row is a house. The test rows wait, unseen, until step 5.
-    if dataset == "boston_housing":
-        data = run.data.boston_housing()
-        unit = 1_000  # a target of 15.2 stands for 15,200 dollars
-    else:
-        data = run.data.california_housing()
-        unit = 10_000
+    boston = dataset == "boston_housing"
+    data = run.data.boston_housing() if boston else run.data.california_housing()
     (x, y), (x_test, y_test) = data  # Boston: x is (404, 13), y is (404,)
-    if dataset == "california_housing":
-        # These prices come in dollars. A network starts with outputs near 0, and reaches targets
-        # of a few units far sooner than targets of some 200,000.
+    unit = 1_000  # dollars: Boston's price of 15.2 stands for 15,200 dollars
+    if not boston:
+        # California's prices come in dollars. A network starts with outputs near 0, and comes to
+        # targets near 20 far sooner than to targets near 200,000.
+        unit = 10_000
         y = y / unit
         y_test = y_test / unit
     print(f"The first house costs {y[0] * unit:,.0f} dollars. Its features:")
@@ -93,7 +91,8 @@ def main(
         print(f"  {name:<20} {value:10.2f}")
 
     # 2. Baselines: the mean price for every house, and a linear model. A network must beat both.
-    # MAE, the mean absolute error, says by how much a prediction is wrong on average.
+    # MAE, the mean absolute error, says by how much a prediction is wrong on average. (run.score
+    # prints a score, beside the range in which it is expected.)
     mean_error = np.abs(y_test - y.mean())
     run.score(baseline_mae=mean_error.mean())
     linear = LinearRegression().fit(x, y)
@@ -135,7 +134,7 @@ def main(
         y,
         epochs=best_epochs,
         batch_size=batch_size,
-        callbacks=[run.log()],
+        callbacks=[run.log()],  # writes each epoch's scores into history.csv
         checkpoint=run.keep("all"),
     )
     scores = model.evaluate(x_test, y_test, verbose=0, return_dict=True)
@@ -144,7 +143,7 @@ def main(
 
     # 6. Use it: what does it think of the first houses of the test set?
     predictions = model.predict(x_test[:3], verbose=0)[:, 0]  # (3, 1) becomes (3,)
-    for predicted, price in zip(predictions, y_test, strict=False):
+    for predicted, price in zip(predictions, y_test[:3], strict=True):
         print(f"Predicted {predicted * unit:,.0f} dollars, sold for {price * unit:,.0f}")
 
 

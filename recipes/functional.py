@@ -30,10 +30,7 @@ QUICK = {"epochs": 2}
 
 
 def build_model() -> keras.Model:
-    """Build a graph that tells of a block of houses its price, and whether it is a dear one.
-
-    It looks at the features of the block and at those of its nearest neighbor.
-    """
+    """Build a graph that tells a block's price, and whether it is dear, from it and a neighbor."""
     block = keras.Input(shape=(8,), name="block")
     neighbor = keras.Input(shape=(8,), name="neighbor")
 
@@ -90,13 +87,15 @@ def main(run: Run, *, dear_weight: float = 10, epochs: int = 100) -> None:
     # 1. Data: blocks of houses, each with its features and the middle price of its houses.
     data = run.data.california_housing()
     (x, y), (x_test, y_test) = data  # x: (16512, 8), y: (16512,)
-    # Two targets: the price (the unit keeps it near 1), and whether it is above the median.
+    # Two targets: the price (in 10,000 dollars, because a network comes to targets near 20 sooner
+    # than to targets near 200,000), and whether it is above the median.
     targets = {"price": y / 10_000, "dear": y > np.median(y)}
     test_targets = {"price": y_test / 10_000, "dear": y_test > np.median(y)}
 
     # 2. Two inputs: each block, and the nearest other block of the training set. Only features
     # of the neighbor are used, never its price, and no test block is ever a neighbor.
     places = NearestNeighbors(n_neighbors=1).fit(x[:, :2])  # by longitude and latitude
+    # Asked without points, it names for each of its own the nearest other one.
     nearest = places.kneighbors(return_distance=False)[:, 0]  # (16512,), row numbers
     test_nearest = places.kneighbors(x_test[:, :2], return_distance=False)[:, 0]  # (4128,)
     standardize = toolkit.Standardizer.fit(x)  # each feature to mean 0 and deviation 1
@@ -104,6 +103,7 @@ def main(run: Run, *, dear_weight: float = 10, epochs: int = 100) -> None:
     test_inputs = {"block": standardize(x_test), "neighbor": standardize(x[test_nearest])}
 
     # 3. Baselines: the mean price, a linear model of all 16 features, and "no block is dear".
+    # (run.score prints a score, beside the range in which it is expected.)
     mean_error = np.abs(test_targets["price"] - targets["price"].mean())
     run.score(baseline_mae=mean_error.mean())
     linear = LinearRegression()
@@ -142,7 +142,7 @@ def main(run: Run, *, dear_weight: float = 10, epochs: int = 100) -> None:
         validation_split=0.2,
         epochs=epochs,
         batch_size=64,
-        callbacks=[run.log(), best],
+        callbacks=[run.log(), best],  # run.log() writes each epoch's scores into history.csv
         checkpoint=run.keep(),
         verbose=0,  # a line an epoch, with ten scores each, would be long
     )
@@ -150,7 +150,7 @@ def main(run: Run, *, dear_weight: float = 10, epochs: int = 100) -> None:
     print(f"The validation loss is lowest after epoch {best_epoch}.")
     # The first epochs are left out of the figure: their errors are so large that the rest is flat.
     axes = toolkit.plot_history(history, "price_mae", skip=epochs // 20)
-    mark_epoch(axes, best_epoch, "lowest validation loss")
+    mark_epoch(axes, best_epoch, "chosen by validation loss")
     axes.set_title(f"{data.name} ({data.source} data): error of the price")
     axes.set_ylabel("mean absolute error, in 10,000 dollars")
     run.figure("mae.png", axes)

@@ -69,7 +69,7 @@ def main(
     data = run.data.imdb(num_words=NUM_WORDS)
     (reviews, y), (test_reviews, y_test) = data  # reviews: 25,000 lists; y: (25000,)
     words = toolkit.decode(reviews[0], data.word_index)
-    print(f"A review, {data.class_names[y[0]]}: {words[:200]} ...")
+    print(f"A review, {data.class_names[y[0]]} (a ? is a rare word): {words[:200]} ...")
 
     # A network wants rows of equal length. So a review becomes 10,000 numbers: a 1 for each word
     # that occurs in it, and 0 for all others. Where a word stands, and how often, is lost.
@@ -77,7 +77,9 @@ def main(
     # Nearly all of these numbers are 0. A sparse matrix stores only the ones, and means the same.
     x_test = toolkit.multi_hot(test_reviews, NUM_WORDS, sparse=True)  # (25000, 10000)
 
-    # 2. Baselines: always the more frequent answer, and a linear model on the same vectors.
+    # 2. Baselines: always the more frequent answer, and a linear model on the same vectors, whose
+    # alpha keeps the weights of rare words small. (run.score prints a score, beside the range in
+    # which it is expected.)
     most_frequent = np.bincount(y).argmax()  # 0 or 1
     run.score(baseline_accuracy=np.mean(y_test == most_frequent))
     linear = RidgeClassifier(alpha=300)
@@ -96,7 +98,7 @@ def main(
         validation_split=0.4,
         epochs=epochs,
         batch_size=batch_size,
-        callbacks=[run.log()],
+        callbacks=[run.log()],  # writes each epoch's scores into history.csv
         checkpoint=run.keep(),
     )
 
@@ -111,7 +113,7 @@ def main(
         print(f"The validation loss still falls in epoch {epochs}: more --epochs may do better.")
     for metric in ("loss", "accuracy"):
         axes = toolkit.plot_history(history, metric)
-        mark_epoch(axes, best_epochs, "lowest validation loss")
+        mark_epoch(axes, best_epochs, "chosen by validation loss")
         axes.set_title(f"{data.name} ({data.source} data): {metric} after each epoch")
         run.figure(f"{metric}.png", axes)
 

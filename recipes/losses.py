@@ -33,11 +33,11 @@ QUICK = {"wrong_prices": 10}
 
 # The target is a quantity, and the prediction is another one.
 QUANTITIES = {
-    "mse": lambda y, p: np.mean((y - p) ** 2),
+    "mse": lambda y, p: np.mean((y - p) ** 2),  # mean squared error
     "root_mean_squared_error": lambda y, p: np.sqrt(np.mean((y - p) ** 2)),
-    "mae": lambda y, p: np.mean(abs(y - p)),
-    "mape": lambda y, p: 100 * np.mean(abs((y - p) / y)),
-    "msle": lambda y, p: np.mean(np.log((1 + y) / (1 + p)) ** 2),
+    "mae": lambda y, p: np.mean(abs(y - p)),  # mean absolute error
+    "mape": lambda y, p: 100 * np.mean(abs((y - p) / y)),  # the same in percent of the target
+    "msle": lambda y, p: np.mean(np.log((1 + y) / (1 + p)) ** 2),  # of logarithms: counts ratios
     # A square for errors below 1, a straight line for larger ones, which therefore count less.
     "huber": lambda y, p: np.mean(np.where(abs(y - p) < 1, (y - p) ** 2 / 2, abs(y - p) - 1 / 2)),
 }
@@ -147,9 +147,10 @@ def main(run: Run, *, wrong_prices: int = 20) -> None:
     alignments, ours = ctc([1, 2], np.array(keras.ops.softmax(logits)))
     theirs = float(keras.losses.CTC()(np.array([[1, 2]]), logits[np.newaxis]))
     differences.append(abs(ours - theirs))
-    spelled = ["".join("-ab"[symbol] for symbol in alignment) for alignment in alignments]
+    letters = np.array(["-", "a", "b"])  # the blank is written as a dash
+    spelled = ["".join(letters[list(alignment)]) for alignment in alignments]
     print(f'{len(spelled)} ways to write "ab" in 4 steps: {" ".join(spelled)}')
-    run.score(difference=max(differences))
+    run.score(difference=max(differences))  # printed beside the range in which it is expected
 
     # 6. One guess for all prices: which has the lowest loss? And how far is that guess pulled away
     # when somebody types a zero too many in some of the prices?

@@ -41,7 +41,7 @@ def fires(x: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def train_perceptron(x: np.ndarray, y: np.ndarray, epochs: int) -> np.ndarray:
-    """Train one unit by the learning rule: a wrong answer moves the weights to the right one."""
+    """Train one unit: each wrong answer moves the weights toward the right one."""
     weights = np.zeros(x.shape[1] + 1)
     epoch = 0
     mistakes = 1
@@ -116,7 +116,9 @@ def main(run: Run, *, units: int = 8, epochs: int = 40, noise: float = 0.1) -> N
         print(f"One unit learns {question}:")
         weights = train_perceptron(x, y, epochs)
         accuracy = np.mean(fires(x_test, weights) == y_test)
-        run.score(**{f"test_{question.lower()}": accuracy})  # run.score(test_and=...), and so on
+        # The same as run.score(test_and=accuracy), and so on: it prints a score, beside the range
+        # in which it is expected.
+        run.score(**{f"test_{question.lower()}": accuracy})
         answers[f"{question}, one unit"] = fires(plane, weights)
 
     # 3. Baselines for XOR: always the more frequent answer, and a linear model, which has no more
@@ -129,8 +131,8 @@ def main(run: Run, *, units: int = 8, epochs: int = 40, noise: float = 0.1) -> N
     answers["XOR, by hand"] = two_layers(plane)
 
     # 4. Two layers, trained by gradients. How far does training move the weights of the hidden
-    # layer? With steps not at all: a small change of a weight changes no answer, so the gradient
-    # is 0. A sigmoid is a step made smooth, and relu has a slope on one side: both learn.
+    # layer? With steps not at all: a small change of a weight changes no unit's answer, so the
+    # gradient is 0. A sigmoid is a step made smooth, and relu has a slope on one side: both learn.
     print(f"Training two layers for {epochs} epochs, with step, sigmoid and relu ...")
     for name, activation in {"step": step, "sigmoid": "sigmoid", "relu": "relu"}.items():
         model = build_model(units, activation)
@@ -143,12 +145,12 @@ def main(run: Run, *, units: int = 8, epochs: int = 40, noise: float = 0.1) -> N
             validation_data=(x_val, y_val),
             epochs=epochs,
             batch_size=20,
-            callbacks=[run.log(f"{name}.csv")],
+            callbacks=[run.log(f"{name}.csv")],  # writes each epoch's scores into this file
             verbose=0,
         )
         moved = np.abs(model.get_weights()[0] - first_kernel).max()
         run.score(**{f"{name}_kernel_moved": moved})
-        if name != "step":  # it has not learned, so its picture would say nothing
+        if name != "step":  # whose hidden layer is still as it was drawn
             probability = model.predict(plane, batch_size=1000, verbose=0)[:, 0]  # (40000,)
             answers[f"XOR, {name}"] = probability > 0.5
 

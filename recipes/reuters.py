@@ -87,7 +87,9 @@ def main(
     test_targets = encode_labels(y_test, one_hot)
 
     # 3. Baselines: always the largest topic, a random guess, and a linear model on the same
-    # vectors. The random guess draws topics as often as they occur, by shuffling the truth.
+    # vectors, whose alpha keeps the weights of rare words small. The random guess has each topic as
+    # often as it occurs, because it is the truth, shuffled. (run.score prints a score, beside the
+    # range in which it is expected.)
     run.score(baseline_accuracy=np.mean(y_test == np.bincount(y).argmax()))
     shuffled = np.random.default_rng(run.seed).permutation(y_test)
     run.score(baseline_random_accuracy=np.mean(y_test == shuffled))
@@ -106,13 +108,13 @@ def main(
         validation_split=1 / 9,
         epochs=epochs,
         batch_size=batch_size,
-        callbacks=[run.log()],
+        callbacks=[run.log()],  # writes each epoch's scores into history.csv
         checkpoint=run.keep(),
     )
     best_epochs = int(np.argmin(history.history["val_loss"])) + 1  # index 0 is epoch 1
     print(f"The validation loss is lowest after epoch {best_epochs}.")
     axes = toolkit.plot_history(history, "accuracy")
-    mark_epoch(axes, best_epochs, "lowest validation loss")
+    mark_epoch(axes, best_epochs, "chosen by validation loss")
     axes.set_title(f"{data.name} ({data.source} data): accuracy after each epoch")
     run.figure("accuracy.png", axes)
 
