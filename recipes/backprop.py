@@ -128,7 +128,7 @@ def main(run: Run, *, momentum: float = 0.9) -> None:
     linear = LogisticRegression(C=0.1, tol=1e-3).fit(x[:5000], y[:5000])
     run.score(linear_accuracy=linear.score(x_test, y_test))
 
-    # 3. Gradients by hand, and by TensorFlow, which records on its tape what is calculated, and
+    # 3. Gradients: by hand, and by TensorFlow, which records on its tape what is calculated, and
     # then applies the chain rule from the end, as `backward` does.
     model = keras.Sequential(
         [
@@ -192,7 +192,7 @@ def main(run: Run, *, momentum: float = 0.9) -> None:
     axes.set_title(f"{data.name} ({data.source} data): five rules from the same first weights")
     run.figure("loss.png", axes)
 
-    # 6. An epoch on all rows, in NumPy. Keras tests the weights that it found.
+    # 6. An epoch on all rows, in NumPy. Keras then tests the weights that were found.
     print("Training in NumPy, on all rows ...")
     weights, _ = train("nesterov", first_weights, x, y, momentum)
     model.set_weights(weights)

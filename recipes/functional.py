@@ -125,8 +125,9 @@ def main(run: Run, *, dear_weight: float = 10, epochs: int = 100) -> None:
         metrics={"price": "mae", "dear": "accuracy"},
     )
 
-    # 5. Train, and watch the last fifth of the rows. EarlyStopping would end training after
-    # `patience` epochs without progress. Here it only brings back the weights of the best epoch.
+    # 5. Training, on four fifths of the rows. The rest are for validation: after each epoch they
+    # are scored, but no weight learns from them. EarlyStopping would end training after `patience`
+    # epochs without progress. Here it only brings back the weights of the best epoch.
     best = keras.callbacks.EarlyStopping(
         monitor="val_loss",
         patience=epochs,
@@ -155,7 +156,7 @@ def main(run: Run, *, dear_weight: float = 10, epochs: int = 100) -> None:
     axes.set_ylabel("mean absolute error, in 10,000 dollars")
     run.figure("mae.png", axes)
 
-    # 6. One look at the test blocks. A score is named for its output and its metric.
+    # 6. One look at the test blocks. Each score is named for its output and its metric.
     scores = model.evaluate(test_inputs, test_targets, verbose=0, return_dict=True)
     run.score(test_mae=scores["price_mae"], test_accuracy=scores["dear_accuracy"])
     toolkit.save(model, run.path("model.keras"))

@@ -86,8 +86,9 @@ def main(
     linear.fit(toolkit.multi_hot(reviews, NUM_WORDS, dtype="float32", sparse=True), y)
     run.score(linear_accuracy=linear.score(x_test, y_test))
 
-    # 3. Train on 60% of the reviews, and watch the score on the other 40%, which training never
-    # sees. (validation_split takes the last rows, so the rows must come shuffled, as these do.)
+    # 3. Training, on 60% of the reviews. The other 40% are for validation: after each epoch they
+    # are scored, but no weight learns from them. (validation_split takes the last rows, so the
+    # rows must come shuffled, as these do.)
     model = build_model(hidden_layers, units, activation, loss)
     # toolkit.fit is model.fit with the same arguments, only sooner: each epoch is one compiled
     # call. A checkpoint lets a run that was interrupted go on (--resume).
@@ -117,8 +118,8 @@ def main(
         axes.set_title(f"{data.name} ({data.source} data): {metric} after each epoch")
         run.figure(f"{metric}.png", axes)
 
-    # 5. A fresh model, on all 25,000 reviews, for that many epochs. Then one look at the test
-    # reviews. They had no say in any choice, so their score is what new reviews may expect.
+    # 5. The final model: a fresh one, on all 25,000 reviews, for that many epochs. Then one look at
+    # the test reviews. They had no say in any choice, so their score holds for new reviews, too.
     model = build_model(hidden_layers, units, activation, loss)
     toolkit.fit(
         model,

@@ -111,7 +111,7 @@ def main(run: Run, *, wrong_prices: int = 20) -> None:
     Args:
         wrong_prices: Prices that get a zero too many.
     """
-    # 1. A target that is a quantity. Which output layer and loss does it want? And does each
+    # 1. Quantities. Which output layer and loss does such a target want? And does each
     # formula give what Keras gives? (The prices of the data set wait for step 6.)
     data = run.data.boston_housing()
     random = np.random.default_rng(run.seed)
@@ -119,13 +119,13 @@ def main(run: Run, *, wrong_prices: int = 20) -> None:
     print("Quantities:", toolkit.head(y))
     differences = [compare(QUANTITIES, y, p)]
 
-    # 2. A target that is one of two classes.
+    # 2. Two classes, and the probability of one of them.
     y = random.integers(2, size=(500, 1))
     p = random.random(size=(500, 1))
     print("Two classes:", toolkit.head(y))
     differences.append(compare(TWO_CLASSES, y, p))
 
-    # 3. A target that is one of many classes, either as a row with a single 1 or as an integer.
+    # 3. Many classes. The target is a row with a single 1, or an integer.
     labels = random.integers(10, size=500)  # (500,)
     y = np.eye(10)[labels]  # (500, 10)
     p = random.dirichlet(np.ones(10), size=500)  # (500, 10), positive, the sum of each row is 1
@@ -134,15 +134,15 @@ def main(run: Run, *, wrong_prices: int = 20) -> None:
     print("Many classes, integers:", toolkit.head(labels))
     differences.append(compare(INTEGERS, labels, p))
 
-    # 4. Two classes once more, as -1 and 1, with any number as a prediction: support vector
-    # machines are trained so.
+    # 4. Two classes as -1 and 1, and any number as the prediction: support vector machines are
+    # trained so.
     y = random.choice([-1, 1], size=(500, 1))
     p = random.normal(size=(500, 1))
     print("Two classes, as signs:")
     differences.append(compare(SIGNS, y, p))
 
-    # 5. CTC, as in speech: 4 moments of sound, but only 2 letters, and nobody says which moment
-    # stands for which letter. The loss adds up every way in which the moments may spell them.
+    # 5. CTC. In speech there are, say, 4 moments of sound and only 2 letters, and nobody says which
+    # moment stands for which letter. The loss adds up every way in which they may spell the word.
     logits = random.normal(size=(4, 3)).astype("float32")  # 4 steps; a blank, "a" and "b"
     alignments, ours = ctc([1, 2], np.array(keras.ops.softmax(logits)))
     theirs = float(keras.losses.CTC()(np.array([[1, 2]]), logits[np.newaxis]))
@@ -152,8 +152,8 @@ def main(run: Run, *, wrong_prices: int = 20) -> None:
     print(f'{len(spelled)} ways to write "ab" in 4 steps: {" ".join(spelled)}')
     run.score(difference=max(differences))  # printed beside the range in which it is expected
 
-    # 6. One guess for all prices: which has the lowest loss? And how far is that guess pulled away
-    # when somebody types a zero too many in some of the prices?
+    # 6. Outliers. If you had to guess one and the same price for all houses, which guess has the
+    # lowest loss? And how far is it pulled away by some prices with a zero too many?
     (_, right), _ = data  # (404,)
     is_wrong = random.permutation(len(right)) < wrong_prices  # (404,), True in 20 random places
     wrong = np.where(is_wrong, 10 * right, right)

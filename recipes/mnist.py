@@ -75,7 +75,7 @@ def main(
         epochs: Passes over the training rows.
         batch_size: Images a step.
     """
-    # 1. Data, and a look at one image. Each is a square of gray values, its label an integer.
+    # 1. Data. An image is a square of gray values, its label an integer.
     data = run.data.mnist() if dataset == "mnist" else run.data.fashion_mnist()
     (x, y), (x_test, y_test) = data  # x: (60000, 28, 28), uint8; y: (60000,), 0 to 9
     names = data.class_names
@@ -94,8 +94,8 @@ def main(
     linear = LogisticRegression(C=0.1, tol=1e-3).fit(pixels, y[:5000])
     run.score(linear_accuracy=linear.score(x_test.reshape(-1, 784) / 255, y_test))
 
-    # 3. Train on five sixths of the images, and watch the score on the rest, which training never
-    # sees. (validation_split takes the last rows.)
+    # 3. Training, on five sixths of the images. The rest are for validation: after each epoch they
+    # are scored, but no weight learns from them. (validation_split takes the last rows.)
     model = build_model(units, one_hot)
     # toolkit.fit is model.fit with the same arguments, only sooner: each epoch is one compiled
     # call. A checkpoint lets a run that was interrupted go on (--resume).
@@ -115,8 +115,9 @@ def main(
     axes.set_title(f"{data.name} ({data.source} data): accuracy after each epoch")
     run.figure("accuracy.png", axes)
 
-    # 4. A fresh model, on all training images, for the best number of epochs. Then one look at the
-    # test images. They had no say in any choice, so their score is what new images may expect.
+    # 4. The final model: a fresh one, on all training images, for the best number of epochs. Then
+    # one look at the test images. They had no say in any choice, so their score holds for new
+    # images, too.
     model = build_model(units, one_hot)
     toolkit.fit(
         model,
@@ -136,7 +137,7 @@ def main(
     highest = probabilities[0].max()
     print(f'The first test image is "{names[guesses[0]]}", with probability {highest:.3f}.')
 
-    # 6. Look at what it gets wrong. Would you have known?
+    # 6. The mistakes. Would you have known?
     wrong = np.flatnonzero(guesses != y_test)  # the numbers of these rows
     print(f"{len(wrong)} of {len(y_test)} test images are wrong.")
     titles = [f"{names[guesses[row]]} ({names[y_test[row]]})" for row in wrong[:20]]

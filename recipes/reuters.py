@@ -96,8 +96,8 @@ def main(
     linear = RidgeClassifier(alpha=100, tol=0.01).fit(x.astype("float32"), y)
     run.score(linear_accuracy=linear.score(x_test, y_test))
 
-    # 4. Train on eight ninths of the newswires, and watch the score on the rest, which training
-    # never sees. (validation_split takes the last rows.)
+    # 4. Training, on eight ninths of the newswires. The rest are for validation: after each epoch
+    # they are scored, but no weight learns from them. (validation_split takes the last rows.)
     model = build_model(units, one_hot)
     # toolkit.fit is model.fit with the same arguments, only sooner: each epoch is one compiled
     # call. A checkpoint lets a run that was interrupted go on (--resume).
@@ -118,7 +118,8 @@ def main(
     axes.set_title(f"{data.name} ({data.source} data): accuracy after each epoch")
     run.figure("accuracy.png", axes)
 
-    # 5. A fresh model, on all training rows, for that many epochs. Then one look at the test rows.
+    # 5. The final model: a fresh one, on all training rows, for that many epochs. Then one look at
+    # the test rows.
     model = build_model(units, one_hot)
     toolkit.fit(
         model,
@@ -139,9 +140,9 @@ def main(
     print(f'"{data.class_names[guesses[0]]}", it says of this newswire: {words[:100]} ...')
     print(f"It gives that topic a probability of {probabilities[0].max():.2f}.")
 
-    # 7. Where is it right? One accuracy hides that some topics are known far better than others.
-    # Precision: how many of the newswires that it put into a topic belong there? Recall: how many
-    # of the newswires of a topic did it find?
+    # 7. A report for each topic. One accuracy hides that some topics are known far better than
+    # others. Precision: how many of the newswires that it put into a topic belong there? Recall:
+    # how many of the newswires of a topic did it find?
     ten_largest = np.bincount(y_test).argsort()[::-1][:10]
     names = [data.class_names[topic] for topic in ten_largest]
     print(
@@ -154,7 +155,7 @@ def main(
         )
     )
 
-    # 8. What does it take for what? Each row of the figure holds the newswires of one true topic.
+    # 8. What it takes for what. Each row of the figure holds the newswires of one true topic.
     axes = draw_confusion(y_test, guesses, ten_largest, names)
     axes.set_title(f"{data.name} ({data.source} data): the ten largest topics")
     run.figure("confusion.png", axes)

@@ -105,8 +105,8 @@ def main(run: Run, *, batch_size: int = 128) -> None:
     Args:
         batch_size: Images to calculate with.
     """
-    # 1. A tensor is an array of numbers. Its rank is the number of its axes, its shape the length
-    # of each axis, its dtype the kind of its numbers.
+    # 1. Tensors, which are arrays of numbers. The rank of one is the number of its axes, the shape
+    # the length of each axis, the dtype the kind of its numbers.
     data = run.data.mnist()
     (x, y), _ = data
     print(f"A label: rank {y[0].ndim}, shape {y[0].shape}, {y[0].dtype}")
@@ -154,8 +154,8 @@ def main(run: Run, *, batch_size: int = 128) -> None:
     # float32 keeps 7 digits, and each way adds in another order, so the last digits differ.
     run.score(product_difference=max(differences))
 
-    # 6. What a product does to points of the plane: one matrix turns them, another one stretches
-    # them. With a vector added it is an affine map, and that is a Dense layer without activation.
+    # 6. What a product does to points. One matrix turns them, another one stretches them. With a
+    # vector added it is an affine map, and that is a Dense layer without activation.
     down, right = np.nonzero(x[0] > 127)  # the rows and columns of the pixels with ink
     points = np.stack([right - 14, 14 - down])  # (2, n): x and y, with 0 in the middle
     angle = np.radians(37)
