@@ -34,6 +34,7 @@ FIGURES = {
     "saving": ["mae.png"],
     "streaming": ["folds.png"],
     "tensors": ["maps.png"],
+    "transfer": ["draws.png"],
 }
 
 
