@@ -21,6 +21,7 @@ FLOORS = [
     ["training"],
     ["study"],
     ["run"],
+    ["notebook"],
     ["__init__"],
 ]
 

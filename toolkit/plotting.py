@@ -7,6 +7,7 @@ alike in a script, a test and a notebook, which shows the axes that come back as
 import csv
 import io
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -220,6 +221,14 @@ def _mean_and_deviation(curves: Sequence[Any]) -> tuple[npt.NDArray[np.float64],
         row[: len(curve)] = curve
     numbers = np.ma.masked_invalid(table)  # unlike NumPy's nanmean it does not warn of an epoch without any
     return np.ma.filled(numbers.mean(axis=0), np.nan), np.ma.filled(numbers.std(axis=0), np.nan)
+
+
+def show(drawn: Any) -> None:
+    """Show a figure, or the figure of some axes, below the cell of a notebook; do nothing elsewhere."""
+    if "ipykernel" in sys.modules:
+        from IPython.display import Image, display
+
+        display(Image(png(drawn)))
 
 
 class _ShownAxes(Axes):

@@ -27,7 +27,7 @@ import numpy.typing as npt
 import tensorflow as tf
 import tyro
 
-from toolkit import quiet, study
+from toolkit import plotting, quiet, study
 from toolkit.data import Data, Dataset
 
 _ELSEWHERE = """
@@ -101,8 +101,12 @@ class Run:
         return self.folder / "checkpoints" / name
 
     def figure(self, name: str, drawn: Any) -> None:
-        """Save a figure, or the figure of some axes, in this run's folder; it appears whole or not at all."""
+        """Save a figure, or the figure of some axes, in this run's folder; it appears whole or not at all.
+
+        A notebook shows it, too.
+        """
         _save_figure(self.path(name), getattr(drawn, "figure", drawn))
+        plotting.show(drawn)
 
     def log(self, name: str = "history.csv") -> Any:
         """Return a `keras.callbacks.CSVLogger` that writes a file in this run's folder, epoch by epoch."""
