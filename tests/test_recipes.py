@@ -159,8 +159,8 @@ def test_a_model_that_fails_to_build_a_sublayer_would_be_noticed(tmp_path):
 
 @pytest.mark.real
 @pytest.mark.parametrize("name", names())
-def test_it_lands_in_its_range_on_the_real_data(name, regressions):
-    result, folder = regressions[name].result()
+def test_it_lands_in_its_range_on_the_real_data(name, regression):
+    result, folder = regression(name)
     assert result.returncode == 0, result.stdout + result.stderr
     assert "Verdict: inside" in result.stdout
     assert result.stderr == ""

@@ -23,12 +23,13 @@ import numpy as np
 import pytest
 import scipy.sparse
 import tensorflow as tf
+from conftest import TABLES
 
 import toolkit
 
 REFUSALS = (ValueError, TypeError, NotImplementedError)
 DEFAULTS = {"batch_size": 16, "epochs": 3, "verbose": 0, "shuffle": False}
-OUTCOMES: dict[str, Counter[str]] = {}  # by the kind of case; printed at the end of the tests
+OUTCOMES = TABLES["model.fit and toolkit.fit"]  # by the kind of case
 Seen = dict[str, Any]
 
 
@@ -243,16 +244,6 @@ def judged(kind: str, case: Case) -> Iterator[Verdict]:
         pytest.fail("\n".join(["by ours, other than by model.fit:", *lines[:25], *more]), pytrace=False)
     counted["different"] -= 1
     counted[verdict.outcome] += 1
-
-
-def table() -> list[str]:
-    """Return the lines of a table of outcomes."""
-    columns = ["cases", "the same", "refused", "different"]
-    rows = {**OUTCOMES, "together": sum(OUTCOMES.values(), Counter())}
-    return [
-        f"{kind:<12}" + "".join(f"{column:>12} {row[column]:>5}" for column in columns)
-        for kind, row in rows.items()
-    ]
 
 
 @contextlib.contextmanager
