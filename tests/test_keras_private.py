@@ -1,5 +1,6 @@
 """What the private names of Keras must mean that the toolkit relies on, one test a function of `_keras`."""
 
+import contextlib
 import inspect
 
 import keras
@@ -204,6 +205,32 @@ def test_needs_batches(options, needs):
 @pytest.mark.gpu
 def test_gpu_memory():
     assert _keras.gpu_memory() > 1 << 30
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.uint8, np.int64])
+def test_quick_sparse_products(dtype):
+    dense = np.array([[0, 2, 0], [0, 0, 0], [1, 0, 3], [0, 0, 0]], dtype)  # with rows that are empty
+    sparse = tf.sparse.from_dense(dense)
+    sparse = tf.SparseTensor(  # the last entry twice
+        tf.concat([sparse.indices, sparse.indices[-1:]], 0),
+        tf.concat([sparse.values, sparse.values[-1:]], 0),
+        sparse.dense_shape,
+    )
+    kernel = tf.Variable(np.arange(6, dtype=np.float32).reshape(3, 2))
+    found = []
+    for quick in (False, True):
+        with contextlib.ExitStack() as stack, tf.GradientTape() as tape:
+            if quick:
+                stack.enter_context(_keras.quick_sparse_products())
+            product = keras.ops.matmul(sparse, kernel)
+            loss = tf.reduce_sum(product**2)
+        found.append([product, tf.convert_to_tensor(tape.gradient(loss, kernel))])
+    for kerass, ours in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, kerass, rtol=1e-6)
+    with _keras.quick_sparse_products():
+        np.testing.assert_array_equal(keras.ops.matmul(dense, kernel), keras.ops.matmul(dense, kernel))
+        vector = keras.ops.matmul(sparse, tf.ones(3))
+    np.testing.assert_allclose(vector, keras.ops.matmul(sparse, tf.ones(3)))
 
 
 def test_complete_vectorized_map():

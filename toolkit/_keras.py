@@ -167,6 +167,29 @@ def gpu_memory() -> int:
     return max(int(device.memory_limit) for device in devices if device.device_type == "GPU")
 
 
+@contextlib.contextmanager
+def quick_sparse_products() -> Iterator[None]:
+    """Let a sparse matrix times a dense one, in what is traced meanwhile, be TensorFlow's own product.
+
+    Keras takes the way of an embedding's look-up, which gives the same numbers several times later.
+    """
+    kerass = backend.numpy.matmul
+
+    def matmul(x1: Any, x2: Any) -> Any:
+        if not isinstance(x1, tf.SparseTensor) or x1.shape.rank != 2 or isinstance(x2, tf.SparseTensor):
+            return kerass(x1, x2)
+        dense = tf.convert_to_tensor(x2)
+        if dense.shape.rank != 2 or dense.dtype not in (tf.float32, tf.float64):
+            return kerass(x1, x2)
+        return tf.sparse.sparse_dense_matmul(tf.cast(x1, dense.dtype), dense)
+
+    backend.numpy.matmul = matmul
+    try:
+        yield
+    finally:
+        backend.numpy.matmul = kerass
+
+
 @functools.cache
 def complete_vectorized_map() -> None:
     """Teach `tf.vectorized_map` the ops that it lacks and that stacked models need."""

@@ -62,7 +62,14 @@ class Alone:
             model, model.train_step, training, use_xla, len(member.rows), sizes[0], watched
         )
         self.testing = _Steps(
-            model, model.test_step, validation, use_xla, len(validation_rows), sizes[1], in_order=in_order
+            model,
+            model.test_step,
+            validation,
+            use_xla,
+            len(validation_rows),
+            sizes[1],
+            fixed=True,
+            in_order=in_order,
         )
         self.finite: Any = None
 
@@ -156,12 +163,18 @@ class _Steps:
         rows: int,
         batch_size: int,
         watched: bool = False,
+        fixed: bool = False,
         in_order: bool = False,
     ) -> None:
         # Where all batches are full, Keras tells the model their size; else one trace serves all sizes.
         size = batch_size if rows % batch_size == 0 else None
+
+        def traced(batch: Any, number: tf.Tensor) -> Any:
+            with _keras.quick_sparse_products():
+                return step(feed.table.pack(batch, number))
+
         self.step = tf.function(
-            lambda batch, number: step(feed.table.pack(batch, number)),
+            traced,
             input_signature=[feed.table.cut_signature(size), tf.TensorSpec((), tf.int64)],
             autograph=False,
         )
@@ -171,6 +184,7 @@ class _Steps:
         self.batch_size = batch_size
         self.stride = model.steps_per_execution
         self.watched = watched
+        self.fixed = fixed  # whether the rows come in the same order again
         self.in_order = in_order
         self.functions: dict[int, Any] = {}  # by the size of the batch
         self.plain: Any = None  # the graph without XLA, which takes batches of any size
@@ -179,27 +193,31 @@ class _Steps:
     def __call__(self, rows: RowNumbers, heard: Callable[[int, Any], bool]) -> Any:
         """Take the rows in batches and return the last logs; `heard` says after a call whether to stop."""
         full = len(rows) // self.batch_size
-        batches = tf.convert_to_tensor(rows[: full * self.batch_size].reshape(full, self.batch_size))
+        batches = rows[: full * self.batch_size].reshape(full, self.batch_size)
+        arguments = self._arguments(batches) if full else None
         rest = rows[full * self.batch_size :]
         logs: Any = {}
         done = 0
         while done < full:
             started = time.perf_counter()
             stop = min(done + self.pace.steps, full)
-            reached, logs = self._call(batches, done, stop, full)
+            reached, logs = self._call(arguments, done, stop, full)
             reached = int(reached)  # waits for the device
             self.pace.measure(reached - done, time.perf_counter() - started)
             done = reached
             if heard(done, logs) and self.watched:
                 return logs
         if len(rest):
-            _, logs = self._call(tf.convert_to_tensor(rest[None]), 0, 1, 1)
+            _, logs = self._call(self._arguments(rest[None]), 0, 1, 1)
             heard(done + 1, logs)
         return logs
 
-    def _call(self, order: tf.Tensor, start: int, stop: int, steps: int) -> Any:
-        size = order.shape[1]
-        arguments = self.feed.tensors, order, tf.constant(start), tf.constant(stop)
+    def _arguments(self, order: RowNumbers) -> tuple[Any, tf.Tensor]:
+        return self.feed.tensors_for(order, fixed=self.fixed), tf.convert_to_tensor(order)
+
+    def _call(self, batches: Any, start: int, stop: int, steps: int) -> Any:
+        size = batches[1].shape[1]
+        arguments = *batches, tf.constant(start), tf.constant(stop)
         if size in self.functions:
             return self.functions[size](*arguments)
         if not self.use_xla(steps):
@@ -213,7 +231,7 @@ class _Steps:
             warn_no_xla(error)
             self.use_xla = lambda _: False
             del self.functions[size]
-            return self._call(order, start, stop, steps)
+            return self._call(batches, start, stop, steps)
 
     def _compile(self, jit: bool) -> Any:
         number, order = tf.TensorSpec((), tf.int32), tf.TensorSpec((None, self.size), tf.int64)
@@ -233,14 +251,14 @@ class _Steps:
         logs = self.step.get_concrete_function().structured_outputs
         return tf.nest.map_structure(lambda spec: tf.zeros(spec.shape, spec.dtype), logs)
 
-    def _cut(self, tensors: Any, indices: tf.Tensor) -> Any:
-        return self.feed.table.cut(tensors, indices, self.in_order)
+    def _cut(self, tensors: Any, order: tf.Tensor, i: tf.Tensor) -> Any:
+        return self.feed.table.cut(tensors, order, i, self.in_order)
 
     def _loop(self, tensors: Any, order: tf.Tensor, start: tf.Tensor, stop: tf.Tensor) -> Any:
         size = tf.shape(order, tf.int64)[1]
         return tf.while_loop(
             lambda i, logs: self._goes_on(i, stop, logs),
-            lambda i, _: (i + 1, self.step(self._cut(tensors, order[i]), size)),
+            lambda i, _: (i + 1, self.step(self._cut(tensors, order, i), size)),
             (start, self._no_logs()),
         )
 
@@ -252,9 +270,9 @@ class _Steps:
             lambda i, _, batch: (
                 i + 1,
                 self.step(batch, size),
-                self._cut(tensors, order[tf.minimum(i + 1, stop - 1)]),
+                self._cut(tensors, order, tf.minimum(i + 1, stop - 1)),
             ),
-            (start, self._no_logs(), self._cut(tensors, order[start])),
+            (start, self._no_logs(), self._cut(tensors, order, start)),
         )[:2]
 
 

@@ -51,32 +51,37 @@ class Table:
         return x, y, sample_weight
 
     def signature(self) -> list[tuple[tf.TensorSpec, ...]]:
-        """Describe what `upload` makes of the leaves."""
+        """Describe what `Feed.tensors_for` gives."""
         return [
-            tuple(tf.TensorSpec((None, *part.shape[1:]), _tensor_dtype(part)) for part in parts_of(leaf))
+            _batches_signature(leaf)
+            if scipy.sparse.issparse(leaf)
+            else tuple(tf.TensorSpec((None, *part.shape[1:]), _tensor_dtype(part)) for part in parts_of(leaf))
             for leaf in self.leaves
         ]
 
     def cut(
-        self, tensors: Sequence[tuple[tf.Tensor, ...]], indices: tf.Tensor, in_order: bool = False
+        self, tensors: Sequence[tuple[tf.Tensor, ...]], order: tf.Tensor, i: Any, in_order: bool = False
     ) -> list[tuple[tf.Tensor, ...]]:
-        """Take rows, inside a graph: tensors as `upload` makes them, indices of shape `(batch_size,)`.
+        """Take a batch, inside a graph.
 
-        Indices that are `in_order`, each one more than the one before, spare a copy.
+        Args:
+            tensors: What `Feed.tensors_for` gives for `order`.
+            order: Row numbers, shape `(batches, batch_size)`.
+            i: The number of the batch.
+            in_order: Whether each row number is one more than the one before, which spares a copy.
         """
         take = _slice if in_order else tf.gather
         return [
-            _cut_sparse(parts, indices, in_order)
+            _cut_sparse(parts, i)
             if scipy.sparse.issparse(leaf)
-            else tuple(take(part, indices) for part in parts)
+            else tuple(take(part, order[i]) for part in parts)
             for leaf, parts in zip(self.leaves, tensors, strict=True)
         ]
 
     def cut_signature(self, size: int | None = None) -> list[tuple[tf.TensorSpec, ...]]:
         """Describe what `cut` gives for a batch of a size (None: any)."""
-        coordinates = tf.TensorSpec((None, 2), tf.int64)
         return [
-            (coordinates, parts[0])
+            parts[:2]
             if scipy.sparse.issparse(leaf)
             else tuple(tf.TensorSpec((size, *part.shape[1:]), part.dtype) for part in parts)
             for leaf, parts in zip(self.leaves, self.signature(), strict=True)
@@ -110,7 +115,8 @@ class Feed:
 
     def __init__(self, table: Table, share: bool, uploaded: dict[int, tuple[tf.Tensor, ...]]) -> None:
         self.table = table
-        new = [leaf for leaf in table.leaves if id(leaf) not in uploaded]
+        dense = [leaf for leaf in table.leaves if not scipy.sparse.issparse(leaf)]
+        new = [leaf for leaf in dense if id(leaf) not in uploaded]
         wanted, free = sum(part.nbytes for leaf in new for part in parts_of(leaf)), free_bytes()
         if wanted > free:
             raise ValueError(
@@ -119,11 +125,36 @@ class Feed:
             )
         for leaf in new:
             uploaded[id(leaf)] = upload(leaf, share)
-        self.tensors = [uploaded[id(leaf)] for leaf in table.leaves]
+        self.tensors = [uploaded.get(id(leaf), ()) for leaf in table.leaves]
+        self.kept: dict[Any, list[tuple[tf.Tensor, ...]]] = {}  # by the order of the rows
+
+    def tensors_for(self, order: RowNumbers, fixed: bool = False) -> list[tuple[tf.Tensor, ...]]:
+        """Return the tensors from which `Table.cut` takes the batches of an order.
+
+        A CSR matrix is laid anew for each order, on the host: so a batch is a slice of it, which costs a
+        graph much less than to gather its entries.
+
+        Args:
+            order: Row numbers, shape `(batches, batch_size)`.
+            fixed: Whether the order comes again: then the batches are kept.
+        """
+        if not self.table.sparse:
+            return self.tensors
+        key = order.shape, order.tobytes()
+        if key in self.kept:
+            return self.kept[key]
+        tensors = [
+            _lay_batches(leaf, order) if scipy.sparse.issparse(leaf) else parts
+            for leaf, parts in zip(self.table.leaves, self.tensors, strict=True)
+        ]
+        if fixed:
+            self.kept[key] = tensors
+        return tensors
 
     def release(self) -> None:
         """Free the device's memory now; traced functions refer to the feed and would keep it for a while."""
         self.tensors = []
+        self.kept = {}
 
 
 def upload(leaf: Any, share: bool = False) -> tuple[tf.Tensor, ...]:
@@ -175,22 +206,32 @@ def _slice(tensor: tf.Tensor, indices: tf.Tensor) -> tf.Tensor:
     )
 
 
-def _cut_sparse(
-    csr: tuple[tf.Tensor, ...], indices: tf.Tensor, in_order: bool
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Cut rows out of a CSR matrix: co-ordinates and values of a SparseTensor."""
-    values, columns, row_splits = csr
-    if in_order:
-        first, last = row_splits[indices[0]], row_splits[indices[-1] + 1]
-        values, columns = values[first:last], columns[first:last]
-        ends = tf.cast(tf.gather(row_splits, indices + 1) - first, tf.int64)
-    else:
-        positions = tf.ragged.range(tf.gather(row_splits, indices), tf.gather(row_splits, indices + 1))
-        values, columns = tf.gather(values, positions.flat_values), tf.gather(columns, positions.flat_values)
-        ends = tf.cast(positions.row_splits[1:], tf.int64)
-    # The number of rows that have ended: sooner than positions.value_rowids(), which goes through a mask.
-    ended = tf.cumsum(tf.math.unsorted_segment_sum(tf.ones_like(ends), ends, ends[-1] + 1))[:-1]
-    return tf.stack([ended, tf.cast(columns, tf.int64)], axis=1), values
+def _batches_signature(leaf: Any) -> tuple[tf.TensorSpec, ...]:
+    return (
+        tf.TensorSpec((None, 2), tf.int64),
+        tf.TensorSpec((None,), _tensor_dtype(leaf)),
+        tf.TensorSpec((None,), tf.int64),
+    )
+
+
+def _lay_batches(leaf: Any, order: RowNumbers) -> tuple[tf.Tensor, ...]:
+    """Lay the batches of a CSR matrix one after another.
+
+    Returns:
+        Co-ordinates within the batch, shape `(entries, 2)`; values, shape `(entries,)`; and where each batch
+        begins among them, shape `(batches + 1,)`.
+    """
+    rows = leaf[order.reshape(-1)]
+    coordinates = np.empty((rows.nnz, 2), np.int64)
+    coordinates[:, 0] = np.repeat(np.arange(order.size) % order.shape[1], np.diff(rows.indptr))
+    coordinates[:, 1] = rows.indices
+    bounds = rows.indptr[:: order.shape[1]].astype(np.int64)
+    return tf.convert_to_tensor(coordinates), tf.convert_to_tensor(rows.data), tf.convert_to_tensor(bounds)
+
+
+def _cut_sparse(batches: tuple[tf.Tensor, ...], i: Any) -> tuple[tf.Tensor, tf.Tensor]:
+    coordinates, values, bounds = batches
+    return coordinates[bounds[i] : bounds[i + 1]], values[bounds[i] : bounds[i + 1]]
 
 
 def to_table(x: Any, y: Any, sample_weight: Any, prefix: str = "") -> Table:
