@@ -116,7 +116,7 @@ def main(
     mean_curve = fold_curves.mean(axis=0)  # (epochs,)
     best_epochs = int(mean_curve.argmin()) + 1  # the first epoch, at index 0, is number 1
     fold_scores = fold_curves[:, best_epochs - 1]  # (folds,)
-    print(f"The mean error is lowest after epoch {best_epochs}; there the folds have", end=" ")
+    print(f"The mean error is lowest after epoch {best_epochs}; those of the folds there:", end=" ")
     print(", ".join(f"{score:.2f}" for score in fold_scores))
     # This score is a little too good, because the best of many epochs was picked for it.
     run.score(cv_mae=mean_curve.min())

@@ -28,7 +28,7 @@ EXPECTED = {
     "linear_accuracy": (0.9, 0.91),
     "test_accuracy": (0.974, 0.984),
 }
-QUICK = {"epochs": 1}
+QUICK = {"epochs": 2}
 
 
 def build_model(units: int, one_hot: bool) -> keras.Model:
