@@ -122,7 +122,7 @@ def main(
     run.score(cv_mae=mean_curve.min())
     # The first epochs are left out of the figure: their errors are so large that the rest is flat.
     axes = toolkit.plot_folds(histories, "mae", skip=epochs // 20)
-    axes.set_title(f"{data.name} ({data.source} data): error on the {len(splits)} validation folds")
+    axes.set_title(f"{data.name} ({data.source} data): the error in {len(splits)} folds")
     axes.set_ylabel(f"mean absolute error, in {unit:,} dollars")
     run.figure("folds.png", axes)
 
