@@ -116,13 +116,13 @@ def main(
     mean_curve = fold_curves.mean(axis=0)  # (epochs,)
     best_epochs = int(mean_curve.argmin()) + 1  # the first epoch, at index 0, is number 1
     fold_scores = fold_curves[:, best_epochs - 1]  # (folds,)
-    print(f"The mean error is lowest after epoch {best_epochs}; there the folds have", end=" ")
+    print(f"The mean error is lowest after epoch {best_epochs}; those of the folds there:", end=" ")
     print(", ".join(f"{score:.2f}" for score in fold_scores))
     # This score is a little too good, because the best of many epochs was picked for it.
     run.score(cv_mae=mean_curve.min())
     # The first epochs are left out of the figure: their errors are so large that the rest is flat.
     axes = toolkit.plot_folds(histories, "mae", skip=epochs // 20)
-    axes.set_title(f"{data.name} ({data.source} data): error on the {len(splits)} validation folds")
+    axes.set_title(f"{data.name} ({data.source} data): the error in {len(splits)} folds")
     axes.set_ylabel(f"mean absolute error, in {unit:,} dollars")
     run.figure("folds.png", axes)
 

@@ -64,7 +64,7 @@ ONE_HOT = {
         np.maximum(1 - (y * p).sum(axis=1) + ((1 - y) * p).max(axis=1), 0)
     ),
 }
-# The same three for a target that is the number of the class: p[np.arange(len(y)), y] picks from
+# Three of these for a target that is the number of the class: p[np.arange(len(y)), y] picks from
 # each row the probability of its true class.
 INTEGERS = {
     "sparse_categorical_crossentropy": lambda y, p: -np.mean(np.log(p[np.arange(len(y)), y])),
@@ -76,13 +76,13 @@ INTEGERS = {
 
 
 def compare(formulas: dict, y: np.ndarray, p: np.ndarray) -> float:
-    """Print what each formula and Keras give; return the largest difference, as a share."""
+    """Print what each formula and Keras give; return the largest difference, by their size."""
     largest = 0.0
     for name, formula in formulas.items():
         ours = formula(y, p)
         # Keras knows nearly every loss as a metric, too, but Huber's only as a loss.
         measure = keras.losses.huber if name == "huber" else keras.metrics.get(name)
-        theirs = np.mean(measure(y, p.astype("float32")))
+        theirs = np.mean(measure(y, p.astype("float32")))  # Keras gives a value for each row
         print(f"  {name:<34} formula {ours:9.5f}, Keras {theirs:9.5f}")
         largest = max(largest, abs(ours - theirs) / max(1, ours))
     return largest
@@ -111,8 +111,8 @@ def main(run: Run, *, wrong_prices: int = 20) -> None:
     Args:
         wrong_prices: Prices that get a zero too many.
     """
-    # 1. Quantities. Which output layer and loss does such a target want? And does each
-    # formula give what Keras gives? (The prices of the data set wait for step 6.)
+    # 1. Quantities. Which output layer and loss does such a target want? And does each formula give
+    # what Keras gives? Random targets and predictions will do. (The prices wait for step 6.)
     data = run.data.boston_housing()
     random = np.random.default_rng(run.seed)
     y, p = random.uniform(low=1, high=9, size=(2, 500, 1))  # y and p: (500, 1)
@@ -154,7 +154,7 @@ def main(run: Run, *, wrong_prices: int = 20) -> None:
 
     # 6. Outliers. If you had to guess one and the same price for all houses, which guess has the
     # lowest loss? And how far is it pulled away by some prices with a zero too many?
-    (_, right), _ = data  # (404,)
+    (_, right), _ = data  # (404,), the prices of the training rows
     is_wrong = random.permutation(len(right)) < wrong_prices  # (404,), True in 20 random places
     wrong = np.where(is_wrong, 10 * right, right)
     guesses = np.linspace(10, 1.5 * wrong.mean(), num=1000)

@@ -77,6 +77,14 @@ def test_the_chosen_epoch_is_marked_and_named_and_ticks_are_round_numbers(epochs
     assert step in (1, 2, 10, 20)
 
 
+def test_a_single_epoch_has_a_single_tick():
+    axes = plot_history({"loss": [0.5], "val_loss": [0.5]})
+    mark_epoch(axes, 1)
+    axes.figure.draw_without_rendering()
+    low, high = axes.get_xlim()
+    assert [tick for tick in axes.get_xticks() if low <= tick <= high] == [1]
+
+
 def test_the_color_of_a_place_is_the_answer_there():
     axes = Figure().subplots()
     plane = square(-1, 1, side=5)

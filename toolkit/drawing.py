@@ -32,8 +32,8 @@ def mark_epoch(ax: Axes, epoch: int, label: str = "chosen") -> None:
     'lowest validation loss: epoch 2'
     """
     ax.axvline(epoch, color="gray", linestyle="dotted", label=f"{label}: epoch {epoch}")
-    # Without the steps, ticks would stand at 3, 6, 9 or at 15, 30, 45.
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    # Without the steps, ticks would stand at 3, 6, 9 or at 15, 30, 45; with two at least, beside epoch 1.
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10], min_n_ticks=1))
     ax.legend()
 
 
