@@ -26,7 +26,7 @@ FIGURES = {
     "initialization": ["variances.png"],
     "losses": ["outliers.png"],
     "mnist": ["accuracy.png", "mistakes.png"],
-    "optimizers": ["optimizers.png", "loss.png"],
+    "optimizers": ["valley.png", "rates.png", "loss.png"],
     "mnist_cnn": ["accuracy.png", "filters.png"],
     "perceptron": ["boundaries.png"],
     "regularization": ["cures.png"],
@@ -34,6 +34,7 @@ FIGURES = {
     "saving": ["mae.png"],
     "streaming": ["folds.png"],
     "tensors": ["maps.png"],
+    "transfer": ["draws.png"],
 }
 
 

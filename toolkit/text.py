@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse
 
+from toolkit.data.tokens import INDEX_FROM, PADDING, START, UNKNOWN
+
 # What Keras's text sets were cut at: everything but letters, digits and the apostrophe.
 _SEPARATORS = str.maketrans(dict.fromkeys('!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~\t\n', " "))
 IntArray: TypeAlias = npt.NDArray[np.integer[Any]]
@@ -84,11 +86,11 @@ def encode(text: str, word_index: Mapping[str, int], *, num_words: int | None = 
         raise TypeError(f"`text` must be a string. Received: {text!r:.60}")
     _check_word_index(word_index)
     ranks = (word_index.get(word) for word in text.lower().translate(_SEPARATORS).split())
-    indices = (2 if rank is None else rank + 3 for rank in ranks)
-    return [1, *(2 if num_words is not None and index >= num_words else index for index in indices)]
+    indices = (UNKNOWN if rank is None else rank + INDEX_FROM for rank in ranks)
+    return [START, *(UNKNOWN if num_words is not None and index >= num_words else index for index in indices)]
 
 
-def decode(sequence: Iterable[int], word_index: Mapping[str, int], *, index_from: int = 3) -> str:
+def decode(sequence: Iterable[int], word_index: Mapping[str, int], *, index_from: int = INDEX_FROM) -> str:
     """Turn the indices of a review or newswire back into words.
 
     Args:
@@ -107,8 +109,8 @@ def decode(sequence: Iterable[int], word_index: Mapping[str, int], *, index_from
     """
     _check_word_index(word_index)
     words = {rank + index_from: word for word, rank in word_index.items()}
-    padding_and_start = range(min(2, index_from))
-    return " ".join(words.get(int(index), "?") for index in sequence if index not in padding_and_start)
+    left_out = [index for index in (PADDING, START) if index < index_from]
+    return " ".join(words.get(int(index), "?") for index in sequence if index not in left_out)
 
 
 def _check_word_index(word_index: Any) -> None:

@@ -34,9 +34,20 @@ def test_without_it_only_he_goes_with_relu_and_glorots_sigmoid_vanishes():
     assert gradients[0] / gradients[-1] < 1e-6
 
 
+def test_pytorchs_weights_lie_within_their_bound_and_pass_on_a_sixth():
+    keras.utils.set_random_seed(0)
+    model = build_model("relu_pytorch", False, 8, 100)
+    for layer in model.layers[2:-1:2]:
+        kernel = layer.kernel.numpy()
+        assert 0.99 / 10 < abs(kernel).max() <= 1 / 10
+        assert kernel.var() == pytest.approx(1 / 300, rel=0.05)
+    activations, _ = variances(model, X, Y)
+    assert (activations[-1] / activations[0]) ** (1 / 7) == pytest.approx(1 / 6, rel=0.2)
+
+
 def test_the_variance_of_the_gradients_is_that_of_finite_differences():
     model = build_model("sigmoid_normal", False, 1, 3)
-    first, _, activation, last = model.layers
+    first, activation, last = model.layers
     hidden = activation(first(X[:4]))
 
     def loss(hidden):
