@@ -142,6 +142,18 @@ def test_folds_show_their_training_where_there_is_one_and_leave_gaps(tmp_path):
     assert drawn(plot_folds(CrossValidation(tuple(folds)))).keys() == drawn(axes).keys()
 
 
+@pytest.mark.parametrize("wrap", [dict, pd.DataFrame])
+def test_groups_of_runs_are_compared(wrap):
+    small, large = wrap({"val_mae": [4.0, 2.0]}), wrap({"val_mae": [2.0, 1.0]})
+    axes = plot_folds({"small": [small, large], "large": [large]}, "val_mae", of="runs")
+    assert drawn(axes) == {"small": ([1, 2], [3.0, 1.5]), "large": ([1, 2], [2.0, 1.0])}
+    assert len(axes.collections) == 1  # there is no band around a single run
+    assert axes.get_title() == "Validation mean absolute error of 3 runs"
+    alone = plot_folds({"": [small, large]}, "mae", of="runs")
+    assert "validation, mean of 2 runs" in drawn(alone)
+    assert "lowest mean: 1.5 at epoch 2" in drawn(alone)
+
+
 @pytest.mark.parametrize(
     ("metric", "word"),
     [("loss", "lowest"), ("jaccard_loss", "lowest"), ("acc", "highest"), ("r2_score", "highest"),
@@ -201,6 +213,8 @@ def test_a_notebook_shows_the_figure_of_what_comes_back():
         (lambda: plot_history(CURVES, skip=3), "`skip` must leave an epoch"),
         (lambda: plot_folds([CURVES], skip=3), "`skip` must leave an epoch"),
         (lambda: plot_folds([]), "at least one"),
+        (lambda: plot_folds({"a": [CURVES], "b": []}), "at least one"),
+        (lambda: plot_folds({"a": keras.callbacks.History()}), "one history a fold"),
         (lambda: plot_folds([{"loss": [1.0]}]), "must be one of loss. Received: 'val_loss'"),
         (lambda: plot_folds(CURVES), r"one history a fold .*single one.*Received: {'loss'"),
         (lambda: plot_folds(keras.callbacks.History()), "one history a fold .*Received: <keras.*History"),

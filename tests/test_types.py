@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT
 
 SEEN = {  # what a user writes, and how the type that mypy reveals begins
-    "toolkit.fit": "def (model: Any, x: Any =, y: Any =",
+    "toolkit.fit": "def (model: Any, x: Any",
     "toolkit.kfold(10, 2)": "list[tuple[numpy.ndarray[",
     "toolkit.Standardizer.fit([[1.0], [2.0]])": "toolkit.scaling.Standardizer",
     "toolkit.Data().imdb()": "toolkit.data.",

@@ -98,6 +98,7 @@ def plot_folds(
     smooth: float = 0.0,
     log: bool = False,
     skip: int = 0,
+    of: str = "folds",
 ) -> Axes:
     """Draw the validation curves of k folds: their mean, a band of one standard deviation, the best epoch.
 
@@ -105,7 +106,8 @@ def plot_folds(
     best epoch is that of the drawn validation mean, among the epochs that all folds have reached.
 
     Takes the arguments of `plot_history`, but for `histories`: a list with one history a fold, each with
-    validation results, or the `CrossValidation` that holds them. `smooth` is applied to each fold.
+    validation results, or the `CrossValidation` that holds them; or a dict of names to such lists, whose
+    means and bands are compared. `smooth` is applied to each fold; `of` says what they are, in the plural.
 
     Returns:
         The axes; save with `.figure.savefig(path)`.
@@ -117,59 +119,38 @@ def plot_folds(
     >>> ax.get_legend_handles_labels()[1][-1]
     'lowest mean: 2 at epoch 2'
     """
-    histories = getattr(histories, "histories", histories)
-    if not isinstance(histories, Sequence) or isinstance(histories, str):
-        raise ValueError(
-            "`histories` must be a list with one history a fold (plot_history draws a single one). "
-            f"Received: {histories!r:.80}"
-        )
-    if not histories:
-        raise ValueError("`histories` must hold at least one history. Received: none")
-    folds, training = [], []
-    for curves in map(read_history, histories):
-        key = _find(curves, metric, "val_")
-        folds.append(_moving_average(_numbers(curves, key), smooth)[skip:])
-        if key.removeprefix("val_") in curves:
-            training.append(_moving_average(_numbers(curves, key.removeprefix("val_")), smooth)[skip:])
-
+    groups = _groups(histories)
+    alone = len(groups) == 1
     axes = ax or _new_axes()
-    for fold in folds:
-        axes.plot(_epochs(fold, skip), fold, color="C0", alpha=0.25, linewidth=0.8)
-    if training:
-        mean, _ = _mean_and_deviation(training)
-        axes.plot(_epochs(mean, skip), mean, "o", color="C0", markersize=2, label="training, mean")
-    draw_band(axes, folds, label=f"validation, mean of {len(folds)} folds", first_epoch=skip + 1)
-    reached_by_all = np.mean([fold[: min(map(len, folds))] for fold in folds], axis=0)
-    _mark_best(axes, _epochs(reached_by_all, skip), reached_by_all, metric, after=" mean")
-    _label(axes, metric, unit, log, title or f"{_readable(metric).capitalize()} of {len(folds)} folds")
+    for number, (name, group) in enumerate(groups.items()):
+        folds, training = [], []
+        for curves in map(read_history, group):
+            key = _find(curves, metric, "val_")
+            folds.append(_moving_average(_numbers(curves, key), smooth)[skip:])
+            if key.removeprefix("val_") in curves:
+                training.append(_moving_average(_numbers(curves, key.removeprefix("val_")), smooth)[skip:])
+        color = f"C{number % 10}"
+        if alone:
+            for fold in folds:
+                axes.plot(_epochs(fold, skip), fold, color=color, alpha=0.25, linewidth=0.8)
+        if alone and training:
+            mean, _ = _mean_and_deviation(training)
+            axes.plot(_epochs(mean, skip), mean, "o", color=color, markersize=2, label="training, mean")
+        mean, deviation = _mean_and_deviation(folds)
+        epochs = _epochs(mean, skip)
+        style = ("-", "--", ":")[number // 10 % 3]  # there are ten colors
+        axes.plot(epochs, mean, style, color=color, label=name or f"validation, mean of {len(folds)} {of}")
+        if len(folds) > 1:
+            label = "± 1 std. dev." if alone else None
+            band = (mean - deviation, mean + deviation)
+            axes.fill_between(epochs, *band, color=color, alpha=0.2 if alone else 0.1, label=label)
+        if alone:
+            reached_by_all = mean[: min(map(len, folds))]
+            _mark_best(axes, epochs, reached_by_all, metric, after=" mean")
+    count = sum(map(len, groups.values()))
+    what = _readable(metric).capitalize() if alone else f"Validation {_readable(metric)}"
+    _label(axes, metric, unit, log, title or f"{what} of {count} {of}")
     return axes
-
-
-def draw_band(
-    axes: Axes, curves: Sequence[Any], *, label: str, color: str = "C0", first_epoch: int = 1
-) -> npt.NDArray[np.float64]:
-    """Draw the mean of several curves over the epochs, in a band of one standard deviation.
-
-    Args:
-        axes: Where to draw.
-        curves: One curve a run: a number an epoch; shorter ones, and NaN, count as far as they go.
-        label: Name of the mean in the legend.
-        color: Color of mean and band.
-        first_epoch: Number of the first epoch.
-
-    Returns:
-        The mean, shape `(epochs,)`, NaN where no curve has a number.
-
-    >>> draw_band(Figure().add_subplot(), [[3.0, 1.0, 2.0], [5.0, 3.0]], label="mean of 2 runs")
-    array([4., 2., 2.])
-    """
-    mean, deviation = _mean_and_deviation(curves)
-    epochs = np.arange(first_epoch, first_epoch + len(mean))
-    axes.plot(epochs, mean, color=color, label=label)
-    axes.fill_between(
-        epochs, mean - deviation, mean + deviation, color=color, alpha=0.2, label="± 1 std. dev."
-    )
-    return mean
 
 
 def read_history(history: Any) -> dict[str, Any]:
@@ -277,11 +258,35 @@ def _readable(metric: str) -> str:
     return " ".join(_WORDS.get(word, word) for word in name.split("_"))
 
 
+def _groups(histories: Any) -> Mapping[str, Any]:
+    """Return lists of histories by their names; one list alone has an empty one."""
+    histories = getattr(histories, "histories", histories)
+    groups = histories if _is_named(histories) else {"": histories}
+    for group in groups.values():
+        if not isinstance(group, Sequence) or isinstance(group, str):
+            raise ValueError(
+                "`histories` must be a list with one history a fold (plot_history draws a single one), or a "
+                f"dict of names to such lists. Received: {group!r:.80}"
+            )
+        if not group:
+            raise ValueError("`histories` must hold at least one history. Received: none")
+    return groups
+
+
 def _is_named(history: Any) -> bool:
     """Tell {"small": history, "large": history} from {"loss": [0.9, 0.5]}."""
-    return isinstance(history, Mapping) and not all(
-        isinstance(value, Sequence | np.ndarray) and not isinstance(value, str) for value in history.values()
-    )
+    return isinstance(history, Mapping) and not all(map(_is_curve, history.values()))
+
+
+def _is_curve(value: Any) -> bool:
+    """Tell a curve, which holds numbers or arrays, from a history, or a list of them."""
+    if isinstance(value, np.ndarray):
+        return True
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        return False
+    first = value[0] if value else 0.0
+    is_history = hasattr(first, "history") or hasattr(first, "iloc")
+    return not (is_history or isinstance(first, Mapping | str | Path))
 
 
 def _read_file(path: Path) -> Any:
