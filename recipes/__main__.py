@@ -4,7 +4,9 @@ Docstrings and expected scores are read from the source, not by import: a list m
 """
 
 import ast
+import contextlib
 import difflib
+import os
 import re
 import runpy
 import sys
@@ -80,12 +82,16 @@ def _scores(about: dict[str, Any]) -> str:
 
 def run(name: str) -> None:
     """Run a recipe as `python -m recipes.NAME` would."""
+    from toolkit.run import begin
+
     if name not in names():
-        near = difflib.get_close_matches(name, names(), n=1)
+        near = difflib.get_close_matches(name.lower(), names(), n=1)
         hint = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(names())}."
         print(f"python -m recipes: no recipe is called {name!r}. {hint}", file=sys.stderr)
         sys.exit(2)
     del sys.argv[1]
+    os.environ.setdefault("RECIPES_COMMAND", "python -m recipes")  # scripts/recipe has said its own name
+    begin(Path(__file__).with_name(f"{name}.py"), sys.argv[1:])
     runpy.run_module(f"recipes.{name}", run_name="__main__", alter_sys=True)
 
 
@@ -97,4 +103,5 @@ if __name__ == "__main__":
     elif sys.argv[1:]:
         run(sys.argv[1])
     else:
-        print(listing(), end="")
+        with contextlib.suppress(BrokenPipeError):  # `| head -1`
+            print(listing(), end="", flush=True)

@@ -19,7 +19,6 @@ FLOORS = [
     ["_files", "_checks", "_keras", "quiet"],
     ["text", "scaling", "splits", "heads", "plotting", "records", "data", "saving"],
     ["training"],
-    ["study"],
     ["run"],
     ["__init__"],
 ]

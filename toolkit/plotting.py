@@ -52,7 +52,7 @@ def plot_history(
     runs = history if _is_named(history) else {"": history}
     axes = ax or _new_axes()
     for number, (name, run) in enumerate(runs.items()):
-        curves, color = _read(run), f"C{number}"
+        curves, color = read_history(run), f"C{number}"
         key = _find(curves, metric)
         for column, part, style in ((key, "training", "o"), (f"val_{key}", "validation", "-")):
             if column in curves:
@@ -64,19 +64,21 @@ def plot_history(
 
 
 def plot_folds(
-    histories: Sequence[Any],
+    histories: Sequence[Any] | Mapping[str, Sequence[Any]],
     metric: str = "loss",
     *,
     ax: Axes | None = None,
     smooth: float = 0.0,
     log: bool = False,
     skip: int = 0,
+    of: str = "folds",
 ) -> Axes:
     """Draw the validation curves of k folds: their mean, a band of one standard deviation, the best epoch.
 
-    Takes the arguments of `plot_history`, but for `histories`: one history a fold, with validation results.
-    Folds that stopped early count as far as they go. `smooth` is applied to each; the best epoch is that of
-    the drawn mean.
+    Takes the arguments of `plot_history`, but for `histories`: one history a fold, with validation results;
+    or a dict of names to such lists, whose means and bands are compared. Folds that stopped early count as
+    far as they go. `smooth` is applied to each; the best epoch is that of the drawn mean. `of` says what the
+    histories are, in the plural.
 
     Returns:
         The axes; save with `.figure.savefig(path)`.
@@ -88,28 +90,37 @@ def plot_folds(
     >>> ax.get_legend_handles_labels()[1][-1]
     'lowest mean: 2 at epoch 2'
     """
-    if not histories:
+    groups = histories if isinstance(histories, Mapping) else {"": histories}
+    if not groups or not all(groups.values()):
         raise ValueError("`histories` must hold at least one history. Received: none")
-    folds = []
-    for history in histories:
-        curves = _read(history)
-        folds.append(_moving_average(curves[_find(curves, metric, "val_")], smooth)[skip:])
-    table = np.full((len(folds), max(map(len, folds))), np.nan)
-    for row, fold in zip(table, folds, strict=True):
-        row[: len(fold)] = fold
-    epochs = _epochs(table[0], skip)
-    mean, deviation = np.nanmean(table, axis=0), np.nanstd(table, axis=0)
     rising = any(word in metric for word in ("acc", "auc", "precision", "recall", "r2", "f1"))
-    best = int(mean.argmax() if rising else mean.argmin())
-
     axes = ax or _new_axes()
-    axes.plot(epochs, table.T, color="C0", alpha=0.25, linewidth=0.8)
-    band = (mean - deviation, mean + deviation)
-    axes.fill_between(epochs, *band, color="C0", alpha=0.2, label="± 1 std. dev.")
-    axes.plot(epochs, mean, color="C0", label=f"mean of {len(folds)} folds")
-    label = f"{'highest' if rising else 'lowest'} mean: {mean[best]:.3g} at epoch {epochs[best]}"
-    axes.plot(epochs[best], mean[best], "o", color="C3", label=label)
-    _label(axes, metric, log, f"Validation {_long(metric)} of {len(folds)} folds")
+    for number, (name, group) in enumerate(groups.items()):
+        folds = []
+        for history in group:
+            curves = read_history(history)
+            folds.append(_moving_average(curves[_find(curves, metric, "val_")], smooth)[skip:])
+        table = np.full((len(folds), max(map(len, folds))), np.nan)
+        for row, fold in zip(table, folds, strict=True):
+            row[: len(fold)] = fold
+        epochs = _epochs(table[0], skip)
+        mean, deviation = np.nanmean(table, axis=0), np.nanstd(table, axis=0)
+        alone, color = len(groups) == 1, f"C{number % 10}"
+        if alone:
+            axes.plot(epochs, table.T, color=color, alpha=0.25, linewidth=0.8)
+        if len(folds) > 1:
+            label = "± 1 std. dev." if alone else None
+            band = (mean - deviation, mean + deviation)
+            axes.fill_between(epochs, *band, color=color, alpha=0.2 if alone else 0.1, label=label)
+        style = ("-", "--", ":")[number // 10 % 3]
+        label = name or f"mean of {len(folds)} {of}"
+        axes.plot(epochs, mean, style, color=color, label=label)
+        if alone:
+            best = int(mean.argmax() if rising else mean.argmin())
+            label = f"{'highest' if rising else 'lowest'} mean: {mean[best]:.3g} at epoch {epochs[best]}"
+            axes.plot(epochs[best], mean[best], "o", color="C3", label=label)
+    count = sum(map(len, groups.values()))
+    _label(axes, metric, log, f"Validation {_long(metric)} of {count} {of}")
     return axes
 
 
@@ -137,8 +148,12 @@ def _is_named(history: Any) -> bool:
     )
 
 
-def _read(history: Any) -> Mapping[str, Any]:
-    """Return the curves of a History, a dict, or a CSV or JSON file, as a dict of lists."""
+def read_history(history: Any) -> Mapping[str, Any]:
+    """Return the curves of a History, a dict, or a CSV or JSON file, as a dict of lists.
+
+    Raises:
+        ValueError: It is none of these.
+    """
     if isinstance(history, str | Path):
         path = Path(history)
         with path.open(newline="", encoding="utf-8") as file:
