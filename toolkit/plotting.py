@@ -113,14 +113,14 @@ def plot_folds(
             band = (mean - deviation, mean + deviation)
             axes.fill_between(epochs, *band, color=color, alpha=0.2 if alone else 0.1, label=label)
         style = ("-", "--", ":")[number // 10 % 3]
-        label = name or f"mean of {len(folds)} {of}"
+        label = name or (f"mean of {len(folds)} {of}" if len(folds) > 1 else "validation")
         axes.plot(epochs, mean, style, color=color, label=label)
         if alone:
             best = int(mean.argmax() if rising else mean.argmin())
             label = f"{'highest' if rising else 'lowest'} mean: {mean[best]:.3g} at epoch {epochs[best]}"
             axes.plot(epochs[best], mean[best], "o", color="C3", label=label)
     count = sum(map(len, groups.values()))
-    _label(axes, metric, log, f"Validation {_long(metric)} of {count} {of}")
+    _label(axes, metric, log, f"Validation {_long(metric)}" + (f" of {count} {of}" if count > 1 else ""))
     return axes
 
 

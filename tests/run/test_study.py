@@ -231,8 +231,8 @@ def test_the_figure_shows_every_run_each_mean_and_the_range(runs, variants, tmp_
             found.append(results.Result(label, seed, {"cv_mae": 5.0, "test_mae": 2 + seed / 9}, folder))
     figure = results.draw(found, "boston", {"test_mae": (2, 4)})
     scores, curves = figure.axes
-    assert scores.get_ylabel() == "test_mae"
-    points = [line for line in scores.get_lines() if line.get_marker() == "o" and len(line.get_xdata())]
+    assert scores.get_xlabel() == "test_mae"
+    points = [line for line in scores.get_lines() if line.get_marker() in "os" and len(line.get_xdata())]
     assert sum(len(line.get_xdata()) for line in points) == runs * variants
     assert "expected" in scores.get_legend_handles_labels()[1]
     assert curves.get_xlim()[0] > 0.9  # the first epochs are left out

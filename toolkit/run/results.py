@@ -116,6 +116,8 @@ def draw(results: Sequence[Result], title: str, expected: Mapping[str, report.Ra
             groups.setdefault(label, []).append(history)
         longest = max(len(history[column]) for _, history in found)
         plot_folds(groups, column, ax=axes[1], skip=longest // 20, of="runs")
+        if len(groups) > 6:  # the colors are those of the scores, where there is room for the names
+            axes[1].get_legend().remove()
     figure.suptitle(f"{title}: {len(results)} run{'s' * (len(results) > 1)}")
     return figure
 
@@ -124,22 +126,18 @@ def _draw_scores(
     axes: Axes, results: Sequence[Result], score: str, expected: Mapping[str, report.Range]
 ) -> None:
     groups = _by_label(results, score)
-    for number, values in enumerate(groups.values()):
-        places = number + np.linspace(-0.15, 0.15, len(values)) if len(values) > 1 else [number]
-        axes.plot(places, values, "o", color=f"C{number % 10}", alpha=0.5, markersize=4)
-        mean = statistics.mean(values)
+    for row, values in enumerate(groups.values()):
+        places = row + (np.linspace(-0.2, 0.2, len(values)) if len(values) > 1 else np.zeros(1))
+        axes.plot(values, places, "os^"[row // 10 % 3], color=f"C{row % 10}", alpha=0.6, markersize=4)
         half = np.nan_to_num(interval(values))
-        axes.errorbar(number + 0.3, mean, half, fmt="_", color="black", capsize=4)
+        axes.errorbar(statistics.mean(values), row + 0.35, xerr=half, fmt="|", color="black", capsize=3)
     axes.plot([], [], "o", color="gray", markersize=4, label="a run")
-    axes.errorbar([], [], [], fmt="_", color="black", capsize=4, label="mean, 95% interval")
+    axes.errorbar([], [], xerr=[], fmt="|", color="black", capsize=3, label="mean, 95% interval")
     if score in expected:
-        axes.axhspan(*expected[score], color="C2", alpha=0.12, label="expected")
-    labels = [label or "default options" for label in groups]
-    axes.set_xticks(range(len(labels)), labels)
-    if len(labels) > 3:
-        axes.tick_params("x", rotation=40)
-    axes.set(title="each run, and the mean", ylabel=score, xlim=(-0.6, len(labels) - 0.4))
-    axes.legend()
+        axes.axvspan(*expected[score], color="C2", alpha=0.12, label="expected")
+    axes.set_yticks(range(len(groups)), [label or "default options" for label in groups])
+    axes.set(title="each run, and the mean", xlabel=score, ylim=(len(groups) - 0.4, -0.6))
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3, fontsize="small")
 
 
 def _by_label(results: Sequence[Result], metric: str) -> dict[str, list[float]]:
