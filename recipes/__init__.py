@@ -2,12 +2,20 @@
 
 import os
 import sys
+from pathlib import Path
 
 from toolkit import quiet
 
 # Both are read once, when Keras and TensorFlow are first imported, which every recipe does at once.
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-# As a command, or in a notebook; `toolkit.run.cli` and `toolkit.notebook.start` let go.
-if sys.argv[0] == "-m" or "ipykernel" in sys.modules:
-    quiet.hold()
+if "ipykernel" in sys.modules:  # in a notebook
+    quiet.start()
+elif sys.argv[0] == "-m":  # run as a command, not imported
+    quiet.let_readers_leave()
+    module = sys.orig_argv[sys.orig_argv.index("-m") + 1] if "-m" in sys.orig_argv else ""
+    recipe = Path(__file__).with_name(f"{module.removeprefix('recipes.')}.py")
+    if module.startswith("recipes.") and not recipe.name.startswith("_") and recipe.is_file():
+        from toolkit.run import begin
+
+        begin(recipe, sys.argv[1:])

@@ -4,7 +4,9 @@ Docstrings and expected scores are read from the source, not by import: a list m
 """
 
 import ast
+import contextlib
 import difflib
+import os
 import re
 import runpy
 import sys
@@ -83,7 +85,7 @@ def _scores(about: dict[str, Any]) -> str:
 def refuse_unknown(name: str) -> None:
     """End with a hint where no recipe has this name."""
     if name not in names():
-        near = difflib.get_close_matches(name, names(), n=1)
+        near = difflib.get_close_matches(name.lower(), names(), n=1)
         hint = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(names())}."
         print(f"python -m recipes: no recipe is called {name!r}. {hint}", file=sys.stderr)
         sys.exit(2)
@@ -92,7 +94,7 @@ def refuse_unknown(name: str) -> None:
 def write_notebook(name: str, args: list[str]) -> None:
     """Write a recipe as a Jupyter notebook."""
     refuse_unknown(name)
-    from toolkit import notebook
+    from toolkit.run import notebook
 
     sys.exit(notebook.write(Path(__file__).parent / f"{name}.py", args))
 
@@ -100,7 +102,11 @@ def write_notebook(name: str, args: list[str]) -> None:
 def run(name: str) -> None:
     """Run a recipe as `python -m recipes.NAME` would."""
     refuse_unknown(name)
+    from toolkit.run import begin
+
     del sys.argv[1]
+    os.environ.setdefault("RECIPES_COMMAND", "python -m recipes")  # scripts/recipe has said its own name
+    begin(Path(__file__).with_name(f"{name}.py"), sys.argv[1:])
     runpy.run_module(f"recipes.{name}", run_name="__main__", alter_sys=True)
 
 
@@ -114,4 +120,5 @@ if __name__ == "__main__":
     elif sys.argv[1:]:
         run(sys.argv[1])
     else:
-        print(listing(), end="")
+        with contextlib.suppress(BrokenPipeError):  # `| head -1`
+            print(listing(), end="", flush=True)

@@ -19,9 +19,7 @@ FLOORS = [
     ["_files", "_checks", "_keras", "quiet"],
     ["text", "scaling", "splits", "heads", "plotting", "drawing", "records", "data", "saving"],
     ["training"],
-    ["study"],
     ["run"],
-    ["notebook"],
     ["__init__"],
 ]
 

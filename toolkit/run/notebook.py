@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import docstring_parser
 
 from toolkit import _files, quiet
+from toolkit.run.recipe import Recipe
 
 if TYPE_CHECKING:
     from toolkit.run import Run
@@ -56,26 +57,25 @@ def start(
     Raises:
         OSError: No folder can be made in `out`.
     """
-    quiet.hold()
+    quiet.start()
     import keras
     import tensorflow as tf
 
-    from toolkit import run as command
     from toolkit.data import Data
+    from toolkit.run import Run, job, report
 
-    class NotebookRun(command.Run):
+    class NotebookRun(Run):
         def keep(self, name: str = "fit") -> Any:
             """Keep nothing: a checkpoint would meet the changed model of a cell that is run again."""
 
-    command._use_gpus()
-    quiet.release()
     tf.get_logger().setLevel("ERROR")
+    device = job._device()
     keras.utils.set_random_seed(seed)
     spec = importlib.util.find_spec(f"recipes.{name}")
-    expected = _Source(Path(spec.origin)).constant("EXPECTED") if spec and spec.origin else None
-    loaded = Data(data, data_dir, on_load=lambda dataset: command._announce(dataset, seed))
-    folder = command._new_folder(Path(out, name))
-    return NotebookRun(name, folder, loaded, seed, expected or {}, default=True)
+    expected = Recipe.read(Path(spec.origin)).expected if spec and spec.origin else {}
+    loaded = Data(data, data_dir, on_load=lambda dataset: report.announce(dataset, seed, device))
+    folder = report.new_folder(Path(out, name))
+    return NotebookRun(name, folder, loaded, seed, expected, default=True)
 
 
 def notebook(path: Path) -> Any:
@@ -92,7 +92,7 @@ def notebook(path: Path) -> Any:
     cells = [
         v4.new_markdown_cell(source.introduction()),
         v4.new_code_cell(_INSTALL),
-        v4.new_code_cell(source.imports() + "\nfrom toolkit import notebook"),
+        v4.new_code_cell(source.imports() + "\nfrom toolkit.run import notebook"),
         *map(v4.new_code_cell, source.definitions()),
         v4.new_markdown_cell("## Options\n\nChange them, and run the cells below again."),
         v4.new_code_cell(source.options()),
@@ -160,13 +160,6 @@ class _Source:
         self.body = self.main.body[has_docstring:]
         self.about_main = docstring_parser.parse(ast.get_docstring(self.main) or "")
         self._read_tokens()
-
-    def constant(self, name: str) -> Any:
-        """Return a constant of the module, or None."""
-        for node in self.tree.body:
-            if isinstance(node, ast.Assign) and name in map(ast.unparse, node.targets):
-                return ast.literal_eval(node.value)
-        return None
 
     def refuse_clashes(self) -> None:
         """Raise a ValueError where `main` binds a name of the module."""

@@ -14,7 +14,7 @@ from conftest import ROOT
 from nbclient import NotebookClient
 
 from recipes.__main__ import names
-from toolkit.notebook import notebook
+from toolkit.run.notebook import notebook
 
 LESSON = ROOT / "tests/lesson.py"
 RECIPES = [ROOT / f"recipes/{name}.py" for name in names()]
@@ -57,7 +57,7 @@ def test_imports_are_those_that_the_cells_use(code):
         "from keras import layers",
         "",
         "import toolkit",
-        "from toolkit import notebook",
+        "from toolkit.run import notebook",
     ]
 
 
@@ -254,8 +254,8 @@ def test_the_command_writes_a_notebook_at_once_and_never_over_another_file(tmp_p
 
 def test_making_a_notebook_does_not_wait_for_tensorflow():
     code = """
-import sys, pathlib, toolkit.notebook
-toolkit.notebook.notebook(pathlib.Path("recipes/imdb.py"))
+import sys, pathlib, toolkit.run.notebook
+toolkit.run.notebook.notebook(pathlib.Path("recipes/imdb.py"))
 assert not {"tensorflow", "keras"} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

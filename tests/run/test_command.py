@@ -1,0 +1,110 @@
+"""Recipes as commands: what happens before TensorFlow is there, and when nobody reads any more."""
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import ROOT
+from run.guess import COMMAND, FAKES, LESSON
+
+
+def command(*args, **kwargs):
+    return subprocess.run(
+        [sys.executable, "-m", *args], capture_output=True, text=True, cwd=ROOT, check=False, **kwargs
+    )
+
+
+def read_until(terminal, end):
+    said = ""
+    while not said.endswith(end):
+        said += os.read(terminal, 1000).decode()
+    return said
+
+
+@pytest.fixture
+def without_tensorflow(tmp_path):
+    """An environment in which Keras and TensorFlow cannot be imported."""
+    for name in ("keras", "tensorflow"):
+        (tmp_path / f"{name}.py").write_text("raise AssertionError('it was imported')")
+    return os.environ | {"PYTHONPATH": str(tmp_path)}
+
+
+@pytest.mark.parametrize("name", ["recipes.imdb", "recipes imdb"])
+def test_help_names_the_command_that_was_typed_and_waits_for_no_tensorflow(name, without_tensorflow):
+    result = command(*name.split(), "--help", env=without_tensorflow)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.startswith(f"usage: python -m {name} [-h]")
+    assert max(map(len, result.stdout.splitlines())) <= 80
+
+
+def test_help_by_the_script_names_the_script(without_tensorflow):
+    result = command(
+        "recipes", "imdb", "--help", env=without_tensorflow | {"RECIPES_COMMAND": "scripts/recipe"}
+    )
+    assert result.stdout.startswith("usage: scripts/recipe imdb [-h]")
+    assert "RECIPES_COMMAND" in (ROOT / "scripts/recipe").read_text()
+
+
+@pytest.mark.parametrize("args", [("--epoch", "3"), ("--set", "unit=3"), ("--data-dir", "/no/such/folder")])
+def test_a_mistake_in_the_options_waits_for_no_tensorflow(args, without_tensorflow):
+    result = command("recipes.imdb", *args, env=without_tensorflow)
+    assert result.returncode == 2
+    assert args[-1].split("=")[0] in result.stderr or "--epochs" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_name_in_capitals_is_found():
+    result = command("recipes", "IMDB")
+    assert (result.returncode, "Did you mean imdb?" in result.stderr) == (2, True)
+
+
+def test_a_terminal_is_told_at_once_and_ctrl_c_ends_the_start_without_a_traceback(tmp_path):
+    (tmp_path / "keras.py").write_text("import time\ntime.sleep(60)")
+    terminal, end = pty.openpty()
+    started = [sys.executable, "-m", "recipes.losses"]
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    with subprocess.Popen(started, cwd=ROOT, env=environment, stdout=end, stderr=end) as process:
+        os.close(end)
+        assert read_until(terminal, "\n") == "Starting TensorFlow ...\r\n"
+        time.sleep(0.3)  # it imports
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=20) == 130
+    assert read_until(terminal, ".\r\n") == "\r\nInterrupted.\r\n"
+    os.close(terminal)
+
+
+def test_a_file_is_not_told_of_the_start(tmp_path):
+    (tmp_path / "keras.py").write_text("raise SystemExit(0)")
+    result = command("recipes.losses", env=os.environ | {"PYTHONPATH": str(tmp_path)})
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+def test_a_reader_that_leaves_ends_the_run_without_a_complaint(tmp_path):
+    """As `| head -1` does."""
+    for name, text in (FAKES | {"guess.py": LESSON + COMMAND}).items():
+        (tmp_path / name).write_text(text)
+    note = "import time\nfor n in range(10000):\n    print(n, flush=True)\n    time.sleep(0.001)"
+    args = [sys.executable, tmp_path / "guess.py", "--data", "sample", "--out", tmp_path, "--note", note]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(args, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait() == 141
+    (path,) = tmp_path.glob("guess/*/report.json")
+    assert json.loads(path.read_text())["status"] == "interrupted"
+
+
+def test_a_list_that_nobody_reads_is_no_error():
+    reading, writing = os.pipe()
+    os.close(reading)
+    result = subprocess.run(
+        [sys.executable, "-m", "recipes"], stdout=writing, stderr=subprocess.PIPE, cwd=ROOT, check=False
+    )
+    os.close(writing)
+    assert (result.returncode, result.stderr) == (0, b"")
