@@ -50,23 +50,35 @@ def compare(model: Any, loaded: Any) -> None:
                 f"{name} is {settings.get(name)} and would be {others.get(name)}. Keras does not save it: "
                 "write a registered function of y_true and y_pred with the value in it."
             )
-    # In place of sizes that the model leaves open. Large ones first: of an image that is smaller than its
-    # kernel, a convolution by oneDNN returns whatever lay in memory, without an error.
+    predicted = try_to_predict(model)
+    if isinstance(predicted, Exception):
+        warnings.warn("only weights were compared: no rows could be generated for predictions", stacklevel=3)
+        return
+    x, prediction = predicted
+    if _close(prediction, _predict(loaded, x)):
+        return
+    if _close(prediction, _predict(model, x)):
+        raise lost("the predictions are not equal. `get_config` must return what `call` uses.")
+    warnings.warn(
+        "only weights were compared: two calls of the model on the same rows gave other predictions",
+        stacklevel=3,
+    )
+
+
+def try_to_predict(model: Any, count: int = 2) -> tuple[dict[str, Any], Any] | Exception:
+    """Return generated rows, as arguments of `call`, with what the model predicts; or why it cannot.
+
+    Sizes that the model leaves open are large first: of an image that is smaller than its kernel, a
+    convolution by oneDNN returns whatever lay in memory, without an error.
+    """
+    failure = Exception()
     for unknown in (256, 32, 4):
         try:
-            x = _rows(model, unknown)
-            prediction = _predict(model, x)
-        except Exception:
-            continue
-        if not _close(prediction, _predict(loaded, x)):
-            if _close(prediction, _predict(model, x)):
-                raise lost("the predictions are not equal. `get_config` must return what `call` uses.")
-            warnings.warn(
-                "only weights were compared: two calls of the model on the same rows gave other predictions",
-                stacklevel=3,
-            )
-        return
-    warnings.warn("only weights were compared: no rows could be generated for predictions", stacklevel=3)
+            x = _rows(model, count, unknown)
+            return x, _predict(model, x)
+        except Exception as error:
+            failure = error
+    return failure
 
 
 def _settings(model: Any) -> dict[str, str]:
@@ -85,7 +97,7 @@ def _settings(model: Any) -> dict[str, str]:
     return found
 
 
-def _rows(model: Any, unknown: int) -> dict[str, Any]:
+def _rows(model: Any, count: int, unknown: int) -> dict[str, Any]:
     """Generate arguments of `call`, with `unknown` in place of sizes that are open."""
     random_state = np.random.default_rng(0)
     tables = any(vars(layer).keys() & {"input_dim", "num_tokens"} for layer in _keras.all_layers(model))
@@ -97,7 +109,9 @@ def _rows(model: Any, unknown: int) -> dict[str, Any]:
             return {key: rows(value, dtype) for key, value in spec.items()}
         if not all(size is None or isinstance(size, int) for size in spec):
             return type(spec)(rows(value, dtype) for value in spec)
-        shape = [2 if size is None else size for size in spec[:1]] + [size or unknown for size in spec[1:]]
+        shape = [count if size is None else size for size in spec[:1]] + [
+            size or unknown for size in spec[1:]
+        ]
         if dtype == "string":
             return tf.fill(shape, "a")
         if tables or not dtype.startswith(("float", "bfloat")):
