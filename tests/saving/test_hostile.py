@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import random
 import re
 import time
 
@@ -81,11 +82,11 @@ def test_an_isolated_load_refuses_what_a_load_refuses(kind, good, tmp_path):
 
 @pytest.mark.parametrize("count", [20, pytest.param(300, marks=pytest.mark.slow)])
 def test_no_change_of_the_hdf5_part_hangs_or_crashes(count, good, tmp_path):
-    """With mended CRCs: what is refused is refused in time, and what loads is no worse than a file of Keras."""
+    """With mended CRCs, it is refused in time, or loads, as a file of other numbers does."""
     random_state, members, hung = random.Random(count), parts_of(good[0]), 0
     path = tmp_path / "mutated.keras"
     metadata = members["model.weights.h5"]
-    marked = [m.start() for m in re.finditer(b"HEAP|TREE|SNOD|GCOL|\\x89HDF|OHDR", metadata)]
+    marked = [m.start() for m in re.finditer(b"HEAP|TREE|SNOD|GCOL|\x89HDF", metadata)]
     for _ in range(count):
         content = bytearray(metadata)
         for _ in range(random_state.randint(1, 4)):

@@ -5,6 +5,7 @@ A `.keras` file is a zip of `metadata.json`, `config.json` (which classes, with 
 wrote it: `load` reads the file once, in a folder of its own, checks all of it, and then builds.
 """
 
+import contextlib
 import errno
 import hashlib
 import math
@@ -12,6 +13,7 @@ import os
 import re
 import shutil
 import socket
+import stat
 import tempfile
 from pathlib import Path
 from typing import Any, Literal
@@ -31,8 +33,10 @@ def save(model: Any, path: str | Path) -> Path:
 
     The file is written beside `path`, flushed to the disk, loaded back and compared (every weight, and the
     predictions for two generated rows) before it takes the place of an earlier one. A crash at any moment
-    leaves the earlier file or the new one. `NAME.keras.sha256`, for `sha256sum -c` and for `load`, is removed
-    before the file is replaced and written after it: where it stands, it is right.
+    leaves the earlier file or the new one, with the mode and owner of the earlier one; another hard link to
+    that keeps its content. `NAME.keras.sha256`, for `sha256sum -c` and for `load`, is removed before the file
+    is replaced and written after it: where it stands, it is right. The model stays as it is. What is lost and
+    may matter to training alone, such as exclusions from weight decay, is told by a warning.
 
     Args:
         model: A built Keras model.
@@ -55,8 +59,13 @@ def save(model: Any, path: str | Path) -> Path:
     if path.suffix != ".keras":
         raise ValueError(f"`path` must end in .keras, Keras's native format. Received: {str(path)!r}")
     target = Path(os.path.realpath(path))  # through a link, to what it points to
-    if not target.parent.is_dir() or target.is_dir():
-        raise OSError(f"`path` must be a file name in a folder that is there. Received: {str(path)!r}")
+    if not target.parent.is_dir() or (target.exists() and not target.is_file()):
+        raise OSError(
+            "`path` must be a file name in a folder that is there, of a regular file or of none. "
+            f"Received: {str(path)!r}"
+        )
+    if re.search(r"[\r\n]", target.name):  # which the checksum could not tell
+        raise ValueError(f"`path` must be a name without a line end. Received: {str(path)!r}")
     refuse_what_would_not_come_back(model)
     clear_strays(target.parent)
     folder = Path(tempfile.mkdtemp("", f".saving-{socket.gethostname()}-{os.getpid()}-", target.parent))
@@ -68,6 +77,7 @@ def save(model: Any, path: str | Path) -> Path:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         compare(model, _load_back(whole))
         checksum.write_bytes(os.fsencode(f"{digest}  {target.name}\n"))
+        _like(target, whole, checksum)
         flush(checksum)
         beside = target.with_name(f"{target.name}.sha256")
         with locked(target.parent):
@@ -78,6 +88,16 @@ def save(model: Any, path: str | Path) -> Path:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return path
+
+
+def _like(target: Path, *written: Path) -> None:
+    """Give files the mode and, where that is allowed, the owner of the file whose place they take."""
+    with contextlib.suppress(FileNotFoundError):
+        old = target.stat()
+        for path in written:
+            with contextlib.suppress(OSError, AttributeError):
+                os.chown(path, old.st_uid, old.st_gid)
+            path.chmod(stat.S_IMODE(old.st_mode))
 
 
 def _load_back(whole: Path) -> Any:
