@@ -1,8 +1,12 @@
 """What the private names of Keras must mean that the toolkit relies on, one test a function of `_keras`."""
 
+import concurrent.futures
 import contextlib
 import inspect
+import shutil
+import zipfile
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -68,25 +72,96 @@ def test_sharing_scope():
     assert keras.saving.deserialize_keras_object(configs[0]) is not one
 
 
+def never(shape, dtype):
+    raise AssertionError("a value was made")
+
+
 def test_declared_into():
-    class Limited(list):
-        def append(self, variable):
-            assert variable.shape != (9,), "too many"
-            super().append(variable)
-
-    def never(shape, dtype):
-        raise AssertionError("a value was made")
-
-    declared = Limited()
+    declared, there = [], keras.Variable("zeros", shape=(2,))
     with _keras.declared_into(declared):
-        layer = layers.Dense(2, kernel_initializer=never)
-        layer.build((None, 3))
-        with pytest.raises(AssertionError, match="too many"):
-            keras.Variable(never, shape=(9,))
-        assert keras.ops.shape(layers.Dense(2)(keras.Input((3,)))) == (None, 2)
-    assert [variable.shape for variable in declared[:2]] == [(3, 2), (2,)]
-    assert len(declared) == 4
+        model = keras.Sequential([keras.Input((3,)), layers.Dense(2, kernel_initializer=never)])
+        of_a_value = keras.Variable(2.0)
+        given = keras.Variable(never, shape=(2,))
+        with pytest.raises(AssertionError, match="a value was made"):
+            given.assign([1, 2])
+        kernel = model.layers[0].kernel
+        kernel._initializer = keras.initializers.Ones()
+        kernel.assign(3 * np.ones((3, 2)))
+        there.assign([5, 6])
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            elsewhere = pool.submit(keras.Variable, "ones", (2,)).result()
+    assert [tuple(variable.shape) for variable in declared] == [(3, 2), (2,), (2,)]
+    for variable, value in ((of_a_value, 2), (kernel, 3), (elsewhere, 1), (there, [5, 6])):
+        np.testing.assert_array_equal(variable, np.broadcast_to(value, variable.shape))
     np.testing.assert_array_equal(keras.Variable("ones", shape=(2,)), [1, 1])  # and values are made again
+
+
+def test_initialize():
+    declared = []
+    with _keras.declared_into(declared):
+        layers.Dense(2, kernel_initializer=never, bias_initializer="ones").build((None, 3))
+    for variable, zeros in zip(declared, (True, False), strict=True):
+        _keras.initialize(variable, zeros)
+        _keras.initialize(variable, not zeros)  # it has its value
+    np.testing.assert_array_equal(declared[0], np.zeros((3, 2)))
+    np.testing.assert_array_equal(declared[1], [1, 1])
+    declared[0].assign_add(np.ones((3, 2)))
+
+
+def stored(tmp_path):
+    """Save a model with weights, optimizer state and a vocabulary; give another one, and the parts."""
+    models = []
+    for _ in range(2):
+        inputs = [keras.Input((3,)), keras.Input((1,), dtype="string")]
+        lookup = layers.StringLookup(output_mode="one_hot", max_tokens=4, pad_to_max_tokens=True)
+        lookup.adapt(["a", "b"])
+        out = layers.Dense(2)(layers.concatenate([inputs[0], lookup(inputs[1])]))
+        model = keras.Model(inputs, out)
+        model.compile("adam", "mse")
+        model.optimizer.build(model.trainable_variables)
+        models.append(model)
+    models[0].optimizer.iterations.assign(7)
+    models[0].layers[2].set_vocabulary(["b", "c"])
+    models[0].save(tmp_path / "model.keras")
+    zipfile.ZipFile(tmp_path / "model.keras").extractall(tmp_path)
+    names = []
+    with h5py.File(tmp_path / "model.weights.h5") as file:
+        file.visititems(lambda name, each: names.append(f"/{name}") if hasattr(each, "shape") else None)
+    return *models, set(names), tmp_path / "model.weights.h5", tmp_path / "assets"
+
+
+def test_load_state(tmp_path):
+    model, other, names, weights, assets = stored(tmp_path)
+    assert len(names) == 8
+    _keras.load_state(other, weights, assets)
+    assert other.optimizer.iterations == 7
+    assert next(each for each in other.layers if hasattr(each, "get_vocabulary")).get_vocabulary()[1:] == [
+        "b",
+        "c",
+    ]
+    for one, two in zip(model.variables, other.variables, strict=True):
+        np.testing.assert_array_equal(one, two)
+    shutil.rmtree(assets)
+    _keras.load_state(other, weights, assets)
+    with pytest.raises(ValueError, match="could not be loaded"):
+        _keras.load_state(keras.Sequential([keras.Input((3,)), layers.Dense(9)]), weights, assets)
+
+
+def test_state_differences(tmp_path):
+    model, other, names, weights, assets = stored(tmp_path)
+    assert _keras.state_differences(model, names, weights, assets) == set()
+    found = _keras.state_differences(other, {*names, "/more/vars/0"}, weights, assets)
+    (vocabulary,) = assets.rglob("*.txt")
+    vocabulary = vocabulary.relative_to(tmp_path).as_posix()
+    assert found == {"/layers/dense/vars/0", "/optimizer/vars/0", "/more/vars/0", vocabulary}
+    (assets / "more.txt").write_text("")
+    assert _keras.state_differences(model, names, weights, assets) == {"assets/more.txt"}
+    shutil.rmtree(assets)
+    assert _keras.state_differences(model, names, weights, assets) == {vocabulary}
+    for bias in (np.zeros(2, "float16"), np.zeros((1, 2), "float32"), np.zeros(2, "int32")):
+        another = keras.Sequential([keras.Input((7,)), layers.Dense(2)])
+        another.layers[0].save_own_variables = lambda store, bias=bias: store.__setitem__("1", bias)
+        assert "/layers/dense/vars/1" in _keras.state_differences(another, names, weights, assets)
 
 
 def test_compile_settings():

@@ -6,17 +6,21 @@ them, or gives it another meaning, is noticed there and not by a user.
 
 import contextlib
 import functools
+import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import keras
 import tensorflow as tf
 from keras.src import backend
 from keras.src.backend.common import global_state
-from keras.src.saving import serialization_lib
+from keras.src.saving import saving_lib, serialization_lib
 from keras.src.utils.python_utils import pythonify_logs
 from keras.src.utils.rng_utils import get_random_seed
 from tensorflow.python.ops.parallel_for import pfor
+
+_DECLARING = threading.RLock()
 
 # Saving and loading
 
@@ -46,18 +50,106 @@ def sharing_scope() -> contextlib.AbstractContextManager[None]:
 
 @contextlib.contextmanager
 def declared_into(variables: list[Any]) -> Iterator[None]:
-    """Let each variable without a value be appended to a list of one's own, and be given no value.
+    """Let each variable that an initializer would fill wait in a list, without a value: in this thread only.
 
-    An exception that `variables.append` raises ends what is being built.
+    A variable that is made of a value, or given one, has it at once.
     """
-    waiting = "uninitialized_variables"
-    before = global_state.get_global_attribute(waiting) or []
-    global_state.set_global_attribute(waiting, variables)
-    try:
-        with keras.StatelessScope(initialize_variables=False):
+    cls, thread = keras.Variable, threading.get_ident()
+    fill, assign = cls._initialize_with_initializer, cls._direct_assign
+
+    def declare(variable: Any, initializer: Any) -> None:
+        if threading.get_ident() != thread:
+            fill(variable, initializer)
+        else:
+            variable._value, variable._initializer = None, initializer
+            variables.append(variable)
+
+    def fill_and_assign(variable: Any, value: Any) -> None:
+        if variable._value is None:
+            fill(variable, variable._initializer)
+        assign(variable, value)
+
+    with _DECLARING:
+        cls._initialize_with_initializer, cls._direct_assign = declare, fill_and_assign
+        try:
             yield
+        finally:
+            cls._initialize_with_initializer, cls._direct_assign = fill, assign
+
+
+def initialize(variable: Any, zeros: bool) -> None:
+    """Give a variable that waits its value: what its initializer makes, or zeros, which is sooner."""
+    if variable._value is None:
+        with tf.init_scope():
+            variable._initialize_with_initializer(tf.zeros if zeros else variable._initializer)
+        variable._initializer = None
+
+
+def load_state(model: Any, weights: Path, assets: Path) -> None:
+    """Read weights, optimizer state and, where the folder is there, assets into a model that is built."""
+    store = saving_lib.H5IOStore(weights, mode="r")
+    files = saving_lib.DiskIOStore(str(assets), mode="r") if assets.is_dir() else None
+    failed: set[int] = set()
+    reasons: dict[int, Any] = {}
+    visits = {"visited_saveables": set[int](), "failed_saveables": failed, "error_msgs": reasons}
+    try:
+        saving_lib._load_state(model, weights_store=store, assets_store=files, inner_path="", **visits)
     finally:
-        global_state.set_global_attribute(waiting, before)
+        store.close()
+    if failed:
+        saving_lib._raise_loading_failure(reasons)
+
+
+class _Comparison(saving_lib.H5IOStore):  # type: ignore[misc]
+    """Takes what a model writes when it is saved, and tells what a file holds instead, or not."""
+
+    def __init__(self, weights: Path) -> None:
+        super().__init__(weights, mode="r")
+        self.group, self.written, self.differ = "", set[str](), set[str]()
+
+    def make(self, path: str, metadata: Any = None) -> "_Comparison":
+        self.group = f"/{path}/vars" if path else "/vars"
+        return self
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        name, value = f"{self.group}/{key}", keras.ops.convert_to_numpy(value)
+        self.written.add(name)
+        stored = self.h5_file.get(name)
+        if (
+            stored is None
+            or (stored.shape, stored.dtype.itemsize) != (value.shape, value.dtype.itemsize)
+            or (stored.dtype != value.dtype and stored.attrs.get("dtype") != value.dtype.name)
+            or stored[...].tobytes() != value.tobytes()
+        ):
+            self.differ.add(name)
+
+
+def state_differences(model: Any, names: set[str], weights: Path, assets: Path) -> set[str]:
+    """Name the arrays and assets that a model would save otherwise than they are stored, bit by bit.
+
+    Args:
+        model: The model.
+        names: The arrays that are stored, such as "/layers/dense/vars/0".
+        weights: The HDF5 file.
+        assets: The folder of assets, which need not be there.
+    """
+    store, files = _Comparison(weights), saving_lib.DiskIOStore(assets.name, mode="w")
+    try:
+        saving_lib._save_state(model, store, files, inner_path="", visited_saveables=set())
+        contents = [
+            {
+                path.relative_to(folder).as_posix(): path.read_bytes()
+                for path in folder.rglob("*")
+                if path.is_file()
+            }
+            for folder in (assets, Path(files.working_dir))
+        ]
+    finally:
+        store.close()
+        files.close()
+    one, other = contents
+    altered = {f"assets/{name}" for name in one.keys() | other.keys() if one.get(name) != other.get(name)}
+    return store.differ | (names - store.written) | altered
 
 
 def compile_settings(model: Any) -> dict[str, Any]:

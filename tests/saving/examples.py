@@ -53,6 +53,16 @@ class Forgetful(Sound):
 
 
 @keras.saving.register_keras_serializable(package="test_saving")
+class Hiding(Sound):
+    def __init__(self, scale=1.0, **kwargs):
+        super().__init__(**kwargs)
+        self._own = scale
+
+    def call(self, x):
+        return self._own * super().call(x)
+
+
+@keras.saving.register_keras_serializable(package="test_saving")
 class OwnVariable(keras.layers.Layer):
     def __init__(self, **kwargs):
         super().__init__(**kwargs)

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
-from saving.examples import Sampling, Sound, Unseeded, built, sequential
+from saving.examples import OwnVariable, Sampling, Sound, Unseeded, built, sequential
 
 from toolkit import load, save
 from toolkit.saving.config import FORBIDDEN
@@ -303,6 +303,8 @@ def scheduled():
         ragged,
         scheduled,
         lambda: sequential(layers.Dense(2), Sampling()),
+        lambda: sequential(OwnVariable()),
+        lambda: sequential(layers.LSTM(2, unroll=True), shape=(4, 3)),
         lambda: sequential(layers.Dense(2, dtype="mixed_float16"), layers.Dense(1, dtype="bfloat16")),
         lambda: sequential(layers.Conv2D(2, 5), layers.MaxPool2D(4), shape=(None, None, 1)),
         lambda: sequential(

@@ -5,14 +5,15 @@ A `.keras` file is a zip of `metadata.json`, `config.json` (which classes, with 
 wrote it: `load` reads the file once, in a folder of its own, checks all of it, and then builds.
 """
 
+import contextlib
 import errno
 import hashlib
 import math
 import os
-import random
 import re
 import shutil
 import socket
+import stat
 import tempfile
 from pathlib import Path
 from typing import Any, Literal
@@ -21,8 +22,9 @@ import keras
 
 from toolkit._files import flush, replace
 from toolkit.saving.comparing import compare, refuse_what_would_not_come_back
+from toolkit.saving.isolated import try_out
 from toolkit.saving.placing import clear_strays, locked
-from toolkit.saving.reading import build, check, guards_bite
+from toolkit.saving.reading import guards_bite, read
 from toolkit.saving.reasons import lost, reason
 
 
@@ -31,8 +33,10 @@ def save(model: Any, path: str | Path) -> Path:
 
     The file is written beside `path`, flushed to the disk, loaded back and compared (every weight, and the
     predictions for two generated rows) before it takes the place of an earlier one. A crash at any moment
-    leaves the earlier file or the new one. `NAME.keras.sha256`, for `sha256sum -c` and for `load`, is removed
-    before the file is replaced and written after it: where it stands, it is right.
+    leaves the earlier file or the new one, with the mode and owner of the earlier one; another hard link to
+    that keeps its content. `NAME.keras.sha256`, for `sha256sum -c` and for `load`, is removed before the file
+    is replaced and written after it: where it stands, it is right. The model stays as it is. What is lost and
+    may matter to training alone, such as exclusions from weight decay, is told by a warning.
 
     Args:
         model: A built Keras model.
@@ -55,8 +59,13 @@ def save(model: Any, path: str | Path) -> Path:
     if path.suffix != ".keras":
         raise ValueError(f"`path` must end in .keras, Keras's native format. Received: {str(path)!r}")
     target = Path(os.path.realpath(path))  # through a link, to what it points to
-    if not target.parent.is_dir() or target.is_dir():
-        raise OSError(f"`path` must be a file name in a folder that is there. Received: {str(path)!r}")
+    if not target.parent.is_dir() or (target.exists() and not target.is_file()):
+        raise OSError(
+            "`path` must be a file name in a folder that is there, of a regular file or of none. "
+            f"Received: {str(path)!r}"
+        )
+    if re.search(r"[\r\n]", target.name):  # which the checksum could not tell
+        raise ValueError(f"`path` must be a name without a line end. Received: {str(path)!r}")
     refuse_what_would_not_come_back(model)
     clear_strays(target.parent)
     folder = Path(tempfile.mkdtemp("", f".saving-{socket.gethostname()}-{os.getpid()}-", target.parent))
@@ -68,6 +77,7 @@ def save(model: Any, path: str | Path) -> Path:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         compare(model, _load_back(whole))
         checksum.write_bytes(os.fsencode(f"{digest}  {target.name}\n"))
+        _like(target, whole, checksum)
         flush(checksum)
         beside = target.with_name(f"{target.name}.sha256")
         with locked(target.parent):
@@ -78,6 +88,16 @@ def save(model: Any, path: str | Path) -> Path:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return path
+
+
+def _like(target: Path, *written: Path) -> None:
+    """Give files the mode and, where that is allowed, the owner of the file whose place they take."""
+    with contextlib.suppress(FileNotFoundError):
+        old = target.stat()
+        for path in written:
+            with contextlib.suppress(OSError, AttributeError):
+                os.chown(path, old.st_uid, old.st_gid)
+            path.chmod(stat.S_IMODE(old.st_mode))
 
 
 def _load_back(whole: Path) -> Any:
@@ -91,14 +111,21 @@ def _load_back(whole: Path) -> Any:
         ) from error
 
 
-def load(path: str | Path, *, sha256: str | None = None, trusted: bool = False) -> Any:
+def load(
+    path: str | Path,
+    *,
+    sha256: str | None = None,
+    trusted: bool = False,
+    isolated: bool = False,
+    seconds: float = 60.0,
+    megabytes: float | None = None,
+) -> Any:
     """Load a model that `save` or `model.save` wrote, ready to predict or to train on.
 
-    Refused before anything is built: a file that is cut off, damaged, or holds anything but a model; classes
-    and functions that are neither Keras's own nor registered in this process; code (`Lambda`); weights that
-    are declared but not stored. Memory stays below 50 MB and four times the file, so that a model of hundreds
-    of tiny layers, or with a vocabulary beyond 100,000 words, must be `trusted`. Every stored number must
-    arrive. The checksum that `save` writes counts where it is given as `sha256`.
+    Refused: a file that is cut off, damaged, or holds anything but a model, be it a byte; classes and
+    functions that are neither Keras's own nor registered in this process; code (`Lambda`); weights that are
+    declared but not stored; and a model that would not save again all that is stored, bit by bit. How much
+    time and memory a model takes is not said by its file: the load of a stranger's should be `isolated`.
 
     Args:
         path: A `.keras` file. The classes of a subclassed model must be imported and registered with
@@ -106,6 +133,13 @@ def load(path: str | Path, *, sha256: str | None = None, trusted: bool = False) 
         sha256: What the file must be, as 64 hexadecimal digits, from a source that you trust.
         trusted: Whether you trust the file as you trust a program that you run: what it says is then not
             checked and may run code. Whether it is whole is checked all the same.
+        isolated: Whether a process of its own first loads the file and lets the model predict, with limits of
+            time and memory, without the network, in an empty folder. That process stays for further files,
+            each of which has its own limits. It knows registered classes of modules that it can import, not
+            those of a script that runs (`__main__`). Elsewhere than on Linux only the time is limited.
+        seconds: The longest that an isolated load may take.
+        megabytes: The most memory that an isolated load may take beside TensorFlow itself; by default 1,000
+            and ten times the file.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -131,24 +165,19 @@ def load(path: str | Path, *, sha256: str | None = None, trusted: bool = False) 
         raise ValueError(f"`sha256` must be 64 hexadecimal digits. Received: {sha256!r}")
     if not trusted:
         guards_bite()
-    random_state = random.getstate()  # Keras draws seeds from it: to load must change no later number
-    # What is checked is what is loaded, whatever happens to `path` meanwhile.
-    with tempfile.TemporaryDirectory(prefix="toolkit-load-") as folder, tempfile.TemporaryFile() as copy:
-        with path.open("rb") as source:
-            shutil.copyfileobj(source, copy, 1 << 20)
-        copy.seek(0)
-        digest = hashlib.file_digest(copy, "sha256").hexdigest()
-        if sha256 is not None and digest != sha256.lower():
-            raise ValueError(f"{path} is another file: its sha256 is {digest}, not {sha256.lower()}.")
-        try:
-            check(copy, Path(folder), trusted)
-            return build(Path(folder), trusted)
-        except Exception as error:  # zipfile, h5py, Keras and TensorFlow raise of all kinds
-            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                raise  # the fault of the disk that the copy is on
-            raise ValueError(f"{path} is refused: {reason(error)}") from error
-        finally:
-            random.setstate(random_state)
+    if isolated and trusted:
+        raise ValueError("`isolated` is for files that are not trusted. Received: both of them as True")
+    for name, limit in (("seconds", seconds), ("megabytes", 1 if megabytes is None else megabytes)):
+        if not isinstance(limit, int | float) or not 0 < limit < math.inf:
+            raise ValueError(f"`{name}` must be a positive number. Received: {limit!r}")
+    try:
+        if isolated:
+            sha256 = sha256 or try_out(path, seconds, megabytes)
+        return read(path, sha256, trusted)[0]
+    except Exception as error:  # zipfile, h5py, Keras and TensorFlow raise of all kinds
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise  # the fault of the disk that the members are on
+        raise ValueError(f"{path} is refused: {reason(error)}") from error
 
 
 class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]

@@ -1,25 +1,20 @@
 """Check all that a file holds, then build the model."""
 
 import functools
-import gc
-import os
+import random
 import re
+import tempfile
 import warnings
-import zipfile
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-import h5py
 import keras
 
 from toolkit import _keras
-from toolkit.saving.archive import check_zip, json_object
-from toolkit.saving.config import check_config, check_declared
+from toolkit.saving.archive import json_object, unpack
+from toolkit.saving.config import check_config, declare
 from toolkit.saving.reasons import refuse_if
-from toolkit.saving.weights import check_arrived, check_weights, datasets
-
-_WORDS = 250_000  # lines of all its assets; Keras stores some words twice
-_LINE = re.compile(rb"[\n\r\x0b\x0c\x1c-\x1e\x85]|\xe2\x80[\xa8\xa9]")  # where Python ends a line
+from toolkit.saving.weights import Stored, check_weights
 
 
 @functools.cache
@@ -47,57 +42,70 @@ def guards_bite() -> None:
         )
 
 
-def check(file: IO[bytes], folder: Path, trusted: bool) -> None:
-    """Raise unless the file is whole, and all that it says can be built; take its members out to `folder`."""
-    size = file.seek(0, os.SEEK_END)
-    check_zip(file, size)
-    with zipfile.ZipFile(file) as archive:
-        archive.extractall(folder)  # which checks their CRCs, too
-    version = json_object(folder / "metadata.json").get("keras_version")
+def read(path: Path, sha256: str | None, trusted: bool) -> tuple[Any, str]:
+    """Load a file as `load` does, and return the model and the sha256 of what was loaded."""
+    random_state = random.getstate()  # Keras draws seeds from it: to load must change no later number
+    # What is checked is what is loaded, whatever happens to `path` meanwhile.
+    with tempfile.TemporaryDirectory(prefix="toolkit-load-") as name, path.open("rb") as file:
+        try:
+            folder = Path(name)
+            digest = unpack(file, folder)
+            if sha256 is not None and digest != sha256.lower():
+                raise ValueError(f"it is another file: its sha256 is {digest}, not {sha256.lower()}")
+            return build(folder, check(folder, trusted), trusted), digest
+        finally:
+            random.setstate(random_state)
+
+
+def check(folder: Path, trusted: bool) -> Stored:
+    """Raise unless all that the members of a file say can be built; return which weights are stored."""
+    metadata = json_object(folder / "metadata.json")
+    refuse_if(metadata.keys() - {"keras_version", "date_saved"}, "metadata.json says more than Keras writes")
+    version = metadata.get("keras_version")
     if not isinstance(version, str) or not (parts := re.match(r"(\d{1,4})\.(\d{1,4})\.", version)):
         raise ValueError("metadata.json names no version of Keras")
     newer = tuple(map(int, parts.groups())) > tuple(map(int, keras.__version__.split(".")[:2]))
     refuse_if(newer, f"it was written by Keras {version}, newer than the {keras.__version__} here")
-    stored = check_weights(folder / "model.weights.h5", size)
-    if trusted:
-        return
-    assets = (path for path in (folder / "assets").rglob("*") if path.is_file())
-    lines = sum(1 for path in assets for _ in _LINE.finditer(path.read_bytes()))
-    refuse_if(lines > _WORDS, f"its vocabularies have {lines:,} words; {_WORDS:,} are taken unless trusted")
-    refuse_if(
-        _keras.safe_mode() is False,
-        "keras.config.enable_unsafe_deserialization() was called in this process, so Keras would run code "
-        "from files. Start another process, or say trusted=True",
-    )
+    stored = check_weights(folder / "model.weights.h5")
+    if not trusted:
+        refuse_if(
+            _keras.safe_mode() is False,
+            "keras.config.enable_unsafe_deserialization() was called in this process, so Keras would run "
+            "code from files. Start another process, or say trusted=True",
+        )
+        check_config(json_object(folder / "config.json"))
+    return stored
+
+
+def build(folder: Path, stored: Stored, trusted: bool) -> Any:
+    """Build the model, read its numbers, and hold each of them to what is stored."""
+    weights, assets = folder / "model.weights.h5", folder / "assets"
     config = json_object(folder / "config.json")
-    check_config(config, size, stored)
-    check_declared(config, stored)
-    if (folder / "config.json").stat().st_size > 100_000:
-        gc.collect()  # a large model, before it is built again
-
-
-def build(folder: Path, trusted: bool) -> Any:
-    """Load the model and hold each of its numbers to what is stored."""
-    weights = folder / "model.weights.h5"
-    compiled = json_object(folder / "config.json").get("compile_config")
-    with h5py.File(weights) as file:
-        state = [name for name, _ in datasets(file) if name.startswith("/optimizer/")]
-    unused = len(state) <= 2  # of an optimizer that has not trained, Keras stores its step and learning rate
+    compiled = config.pop("compile_config", None)
+    names = set(stored)
+    state = {name for name in names if name.startswith("/optimizer/")}
     with warnings.catch_warnings(), _keras.safe_mode_scope(not trusted):
         warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")  # seen to below
-        # The optimizer comes last: it takes twice the memory of the weights, which were read by then.
-        model = keras.saving.load_model(folder, compile=False, safe_mode=not trusted)
-        if unused or not compiled:
-            check_arrived(model, weights, ("/optimizer/",) if compiled else ())
+        model, waiting = declare(config, stored)
+        for variable, read in waiting:
+            _keras.initialize(variable, zeros=read)
         if compiled:
             model.compile_from_config(compiled)
             optimizer = getattr(model, "optimizer", None)
             scaled = any(name.startswith("/optimizer/inner_optimizer/") for name in state)
-            if not unused and scaled != isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+            trained = (
+                len(state) > 2
+            )  # else Keras stored its step and learning rate alone, before any training
+            if trained and scaled != isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
                 # Keras wraps an optimizer by the policy of the model, which it does not save.
                 model.dtype_policy = "mixed_float16" if scaled else "float32"
                 model.compile_from_config(compiled)
-            if not unused or len(state) == len(getattr(optimizer, "variables", ())):
-                model.load_weights(weights)
-                check_arrived(model, weights, ())
+            if not trained and len(state) != len(getattr(optimizer, "variables", ())):
+                names -= state
+        _keras.load_state(model, weights, assets)
+        differ = _keras.state_differences(model, names, weights, assets)
+    if names.isdisjoint(state):
+        differ = {name for name in differ if not name.startswith("/optimizer/")}
+    shown = ", ".join(sorted(differ)[:5])
+    refuse_if(differ, f"what the file holds and what the model that it builds would save differ: {shown}")
     return model

@@ -1,7 +1,5 @@
-"""The numbers in `model.weights.h5`: they lie in the file, as they are, and all of them arrive."""
+"""The numbers in `model.weights.h5`: they lie in the file, as they are, and nothing else does."""
 
-import hashlib
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,57 +8,77 @@ import h5py
 
 from toolkit.saving.reasons import refuse_if
 
+_UNUSED, _UNUSED_AN_OBJECT = 8_192, 64  # bytes of a file that the HDF5 library leaves free, at most
 
-def datasets(root: Any) -> Iterator[tuple[str, Any]]:
-    """Yield each array of an HDF5 file with its name. Links other than hard ones raise; so do cycles."""
-    groups, seen = [("", root)], {h5py.h5o.get_info(root.id).addr}
-    while groups:
-        name, group = groups.pop()
-        for key in group:
-            where = f"{name}/{key}"
-            link = type(group.get(key, getlink=True))
-            refuse_if(link is not h5py.HardLink, f"model.weights.h5 has a link at {where} ({link.__name__})")
-            item = group[key]
-            address = h5py.h5o.get_info(item.id).addr
-            refuse_if(address in seen, f"model.weights.h5 has {where} in two places")
-            seen.add(address)
-            if isinstance(item, h5py.Group):
-                groups.append((where, item))
-            elif isinstance(item, h5py.Dataset):
-                yield where, item
-            else:
-                raise ValueError(f"model.weights.h5 has something at {where} that is no array")
+_NAME = 1_000  # characters of the name of a layer
+
+Stored = dict[str, tuple[tuple[int, ...], int]]  # by name of the array: its shape, and bytes of an item
 
 
-def check_weights(weights: Path, size: int) -> Counter[tuple[tuple[int, ...], int]]:
-    """Return the shapes and item sizes of what is stored; raise unless it lies in the file, as it is."""
-    stored: Counter[tuple[tuple[int, ...], int]] = Counter()
-    total = 0
+def check_weights(weights: Path) -> Stored:
+    """Return what is stored; raise unless it is arrays of numbers, each in a place of its own.
+
+    HDF5 can hold much that is no weight: links, data of other files, several names of one array, and any
+    bytes before, between and behind what the library reads. So the bytes of all objects are added up.
+    """
+    stored: Stored = {}
+    used = objects = numbers = 0
     with h5py.File(weights) as file:
-        for name, array in datasets(file):
-            refuse_if(array.external or array.is_virtual, f"model.weights.h5 takes {name} from another file")
-            numbers = array.shape is not None and not array.dtype.hasobject and array.dtype.kind in "biufV"
-            refuse_if(not numbers, f"model.weights.h5 has no numbers at {name}")
-            whole = array.chunks is None and array.id.get_storage_size() == array.nbytes
-            refuse_if(not whole, f"model.weights.h5 does not store all of {name}, or compressed it")
-            stored[array.shape, array.dtype.itemsize] += 1
-            total += array.nbytes
-    refuse_if(total > size, "model.weights.h5 stores one number for several arrays")
+        for name, item in _objects(file):
+            info = h5py.h5o.get_info(item.id)
+            objects += 1
+            used += info.hdr.space.total
+            used += sum(
+                each.index_size + each.heap_size for each in (info.meta_size.obj, info.meta_size.attr)
+            )
+            used += sum(_attribute_bytes(name, item, key) for key in item.attrs)
+            empty = isinstance(item, h5py.Group) and not len(item) and name and not name.endswith("/vars")
+            refuse_if(empty, f"model.weights.h5 has a group at {name} that holds nothing")
+            if isinstance(item, h5py.Dataset):
+                _check_array(name, item)
+                stored[name] = item.shape, item.dtype.itemsize
+                numbers += item.nbytes
+        refuse_if(file.userblock_size, "model.weights.h5 has something in front of it")
+    size = weights.stat().st_size
+    refuse_if(numbers > size, "model.weights.h5 stores one number for several arrays")
+    rest = size - used - numbers
+    too_much = rest > _UNUSED + _UNUSED_AN_OBJECT * objects
+    refuse_if(too_much, f"model.weights.h5 has {rest:,} bytes that belong to nothing")
     return stored
 
 
-def check_arrived(model: Any, weights: Path, apart: tuple[str, ...]) -> None:
-    """Raise unless the model's weights, written once more, are what is stored; do not ask for some."""
-    again = weights.with_name("again.weights.h5")
-    model.save_weights(again)
-    differ = sorted({name for name, _ in _contents(weights) ^ _contents(again) if not name.startswith(apart)})
-    refuse_if(differ, f"weights in the file and in the model that it builds differ: {', '.join(differ[:5])}")
+def _objects(root: Any) -> Iterator[tuple[str, Any]]:
+    """Yield groups and arrays with their names. Links other than hard ones raise; so do cycles."""
+    found, seen = [("", root)], {h5py.h5o.get_info(root.id).addr}
+    while found:
+        name, item = found.pop()
+        yield name, item
+        for key in item if isinstance(item, h5py.Group) else ():
+            where = f"{name}/{key}"
+            link = type(item.get(key, getlink=True))
+            refuse_if(link is not h5py.HardLink, f"model.weights.h5 has a link at {where} ({link.__name__})")
+            child = item[key]
+            address = h5py.h5o.get_info(child.id).addr
+            refuse_if(address in seen, f"model.weights.h5 has {where} in two places")
+            seen.add(address)
+            known = isinstance(child, h5py.Group | h5py.Dataset)
+            refuse_if(not known, f"model.weights.h5 has something at {where} that is no array")
+            found.append((where, child))
 
 
-def _contents(weights: Path) -> set[tuple[str, Any]]:
-    """Return the name of each array with what tells it from another, one in memory at a time."""
-    with h5py.File(weights) as file:
-        return {
-            (name, (array.shape, array.dtype, hashlib.sha256(array[...]).digest()))
-            for name, array in datasets(file)
-        }
+def _attribute_bytes(where: str, item: Any, key: str) -> int:
+    """Return the size of an attribute: the name of a layer, or a type that HDF5 does not know."""
+    shape, dtype = item.attrs.get_id(key).shape, item.attrs.get_id(key).dtype
+    text = key in ("name", "dtype") and shape == () and h5py.check_string_dtype(dtype) is not None
+    size = len(item.attrs[key]) if text else 0
+    known = text and size <= _NAME
+    refuse_if(not known, f"model.weights.h5 has an attribute {key!r} at {where} that no layer reads")
+    return size
+
+
+def _check_array(name: str, array: Any) -> None:
+    refuse_if(array.external or array.is_virtual, f"model.weights.h5 takes {name} from another file")
+    numbers = array.shape is not None and not array.dtype.hasobject and array.dtype.kind in "biufV"
+    refuse_if(not numbers, f"model.weights.h5 has no numbers at {name}")
+    whole = array.chunks is None and array.id.get_storage_size() == array.nbytes
+    refuse_if(not whole, f"model.weights.h5 does not store all of {name}, or compressed it")
