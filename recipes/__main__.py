@@ -14,8 +14,10 @@ from typing import Any
 
 USAGE = """\
 usage: python -m recipes [NAME [OPTIONS]]
+       python -m recipes notebook NAME [--out FILE.ipynb]
 
-Without a NAME, list the recipes; with one, run it (NAME --help: its options).
+Without a NAME, list the recipes; with one, run it (NAME --help: its options), or write it as a Jupyter
+notebook.
 """
 
 
@@ -78,13 +80,26 @@ def _scores(about: dict[str, Any]) -> str:
     return ", ".join(f"{key} {low} to {high}" for key, (low, high) in judged.items())
 
 
-def run(name: str) -> None:
-    """Run a recipe as `python -m recipes.NAME` would."""
+def refuse_unknown(name: str) -> None:
+    """End with a hint where no recipe has this name."""
     if name not in names():
         near = difflib.get_close_matches(name, names(), n=1)
         hint = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(names())}."
         print(f"python -m recipes: no recipe is called {name!r}. {hint}", file=sys.stderr)
         sys.exit(2)
+
+
+def write_notebook(name: str, args: list[str]) -> None:
+    """Write a recipe as a Jupyter notebook."""
+    refuse_unknown(name)
+    from toolkit import notebook
+
+    sys.exit(notebook.write(Path(__file__).parent / f"{name}.py", args))
+
+
+def run(name: str) -> None:
+    """Run a recipe as `python -m recipes.NAME` would."""
+    refuse_unknown(name)
     del sys.argv[1]
     runpy.run_module(f"recipes.{name}", run_name="__main__", alter_sys=True)
 
@@ -94,6 +109,8 @@ if __name__ == "__main__":
         print(USAGE, end="")
     elif sys.argv[1:] == ["--table"]:
         print(table())
+    elif sys.argv[1:2] == ["notebook"]:
+        write_notebook("".join(sys.argv[2:3]), sys.argv[3:])
     elif sys.argv[1:]:
         run(sys.argv[1])
     else:

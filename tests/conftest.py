@@ -24,11 +24,11 @@ ROOT = Path(__file__).parent.parent
 
 def missing_real_data() -> list[str]:
     """Return the data files that are in none of the usual folders."""
-    from toolkit.data import _FILES
+    from toolkit.data.files import FILES
 
     home = os.environ.get("KERAS_HOME")
     folders = [Path(folder, "datasets").expanduser() for folder in (home, "~/.keras") if folder]
-    files = [file for files in _FILES.values() for file in files]
+    files = [file for files in FILES.values() for file in files]
     return [file for file in files if not any((folder / file).is_file() for folder in folders)]
 
 
@@ -101,6 +101,11 @@ def record_fault(fault: str, tried: int, harmed: int) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    oracle = sys.modules.get("training.oracle")
+    if oracle is not None and oracle.OUTCOMES:
+        terminalreporter.section("model.fit and toolkit.fit")
+        for line in oracle.table():
+            terminalreporter.write_line(line)
     if FAULTS:
         terminalreporter.section("faults")
         for fault, (tried, harmed) in FAULTS.items():

@@ -2,12 +2,14 @@
 
 TFDS asks a builder three questions: what is a row, which splits are there, and which rows do they hold. It
 writes the answers to files once, and streams them from there ever after. What a row is, TFDS's builders of
-`mnist` and `imdb_reviews` say, and `Reuters` and `BostonHousing` here. `prepare` answers the rest from
-arrays, where TFDS would download: no network is asked. `reader` turns rows back into those of the arrays.
+`mnist` and `imdb_reviews` say, and ours, here, of `reuters` and `boston_housing`. `prepare` answers the rest
+from arrays, where TFDS would download: no network is asked. `reader` turns rows back into what they were.
 """
 
 import contextlib
+import functools
 import io
+import random
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,11 +19,11 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds  # type: ignore[import-untyped]
 
+from toolkit.data.tokens import INDEX_FROM, START, UNKNOWN
+
 Read: TypeAlias = Callable[[tf.Tensor], tf.Tensor]
 _LEFT_OUT = "\ufffd"  # in place of a word that was cut: no vocabulary has it
 _MARKS = r"[!-&(-/:-@\[-`{-~]"  # all but the apostrophe: what Keras's texts were cut at
-# TFDS looks up its community's data sets in the network when it lists its own or does not know a name.
-tfds.core.visibility.set_availables([tfds.core.visibility.DatasetType.TFDS_PUBLIC])
 
 
 def _examples(builder: Any, x: Iterable[Any], y: Iterable[Any]) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -47,18 +49,23 @@ class _Ours(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: i
         raise FileNotFoundError(f"{self.name} cannot be downloaded; `toolkit.records.prepare` writes it.")
 
 
-class Reuters(_Ours):
-    """Newswires as numbers, each with one of 46 topics."""
+@functools.cache
+def _introduce() -> None:
+    """Tell TFDS of our builders, and to look for no others: it would ask the network for its community's."""
+    tfds.core.visibility.set_availables([tfds.core.visibility.DatasetType.TFDS_PUBLIC])
 
-    x = tfds.features.Tensor(shape=(None,), dtype=np.int32)
-    y = tfds.features.ClassLabel(num_classes=46)
+    class Reuters(_Ours):
+        """Newswires as numbers, each with one of 46 topics."""
 
+        x = tfds.features.Tensor(shape=(None,), dtype=np.int32)
+        y = tfds.features.ClassLabel(num_classes=46)
 
-class BostonHousing(_Ours):
-    """Houses as 13 numbers, each with its price."""
+    class BostonHousing(_Ours):
+        """Houses as 13 numbers, each with its price."""
 
-    x = tfds.features.Tensor(shape=(13,), dtype=np.float64, encoding="bytes")  # or it would become float32
-    y = tfds.features.Tensor(shape=(), dtype=np.float64, encoding="bytes")
+        # As bytes, or the numbers would become float32.
+        x = tfds.features.Tensor(shape=(13,), dtype=np.float64, encoding="bytes")
+        y = tfds.features.Tensor(shape=(), dtype=np.float64, encoding="bytes")
 
 
 def prepare(data: Any, folder: str | Path) -> Any:
@@ -89,6 +96,8 @@ def prepare(data: Any, folder: str | Path) -> Any:
     >>> records.name, len(half)
     ('boston_housing', 202)
     """
+    state = random.getstate()
+    _introduce()
     builder = tfds.builder("imdb_reviews" if data.name == "imdb" else data.name, data_dir=folder)
     parts = dict(zip(("train", "test"), data, strict=True))
     builder._split_generators = lambda dl_manager: {
@@ -98,6 +107,8 @@ def prepare(data: Any, folder: str | Path) -> Any:
     tfds.disable_progress_bar()
     with contextlib.redirect_stdout(io.StringIO()):  # it would tell of a download, and there is none
         builder.download_and_prepare()
+    # TFDS has drawn from Python's numbers, and so will Keras: the same ones with files or without.
+    random.setstate(state)
     for split, (_, y) in parts.items():
         if (rows := builder.info.splits[split].num_examples) != len(y):
             raise ValueError(f"{builder.data_dir} must hold {len(y)} rows of {split}. Received: {rows}")
@@ -106,10 +117,10 @@ def prepare(data: Any, folder: str | Path) -> Any:
 
 def _rows(data: Any, x: Any) -> Iterator[Any]:
     """Yield rows as TFDS's features want them: images with a channel, reviews as words."""
-    words = {rank + 3: word for word, rank in data.word_index.items()} if data.name == "imdb" else {}
+    words = {rank + INDEX_FROM: word for word, rank in data.word_index.items()} if data.name == "imdb" else {}
     for row in x:
         if words:
-            yield " ".join(words.get(token, _LEFT_OUT) for token in row.tolist() if token > 1)
+            yield " ".join(words.get(token, _LEFT_OUT) for token in row.tolist() if token > START)
         else:
             yield row[..., np.newaxis] if row.ndim == 2 else row
 
@@ -130,13 +141,14 @@ def reader(data: Any, num_words: int) -> Read:
     array([1, 4, 4, 2], dtype=int32)
     """
     if data.name == "reuters":
-        return lambda row: tf.where(row < num_words, row, 2)
+        return lambda row: tf.where(row < num_words, row, UNKNOWN)
     if data.name != "imdb":
         return lambda row: tf.reshape(row, data.x_train.shape[1:])
-    tokens = {word: rank + 3 for word, rank in data.word_index.items() if rank + 3 < num_words}
-    tokens["<start>"] = 1  # no word of a review, for those have no marks
+    tokens = {word: rank + INDEX_FROM for word, rank in data.word_index.items()}
+    tokens = {word: token for word, token in tokens.items() if token < num_words}
+    tokens["<start>"] = START  # no word of a review, for those have no marks
     pairs = tf.lookup.KeyValueTensorInitializer(list(tokens), list(tokens.values()))
-    table = tf.lookup.StaticHashTable(pairs, default_value=2)
+    table = tf.lookup.StaticHashTable(pairs, default_value=UNKNOWN)
 
     def read(row: tf.Tensor) -> tf.Tensor:
         text = tf.strings.lower(row)  # A to Z only, as in Keras's texts, whose word index has an "À"

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import datetime
-import functools
 import importlib.metadata
 import inspect
 import itertools
@@ -28,7 +27,7 @@ import numpy.typing as npt
 import tensorflow as tf
 import tyro
 
-from toolkit import quiet, study, training
+from toolkit import plotting, quiet, study
 from toolkit.data import Data, Dataset
 
 _ELSEWHERE = """
@@ -102,8 +101,12 @@ class Run:
         return self.folder / "checkpoints" / name
 
     def figure(self, name: str, drawn: Any) -> None:
-        """Save a figure, or the figure of some axes, in this run's folder; it appears whole or not at all."""
+        """Save a figure, or the figure of some axes, in this run's folder; it appears whole or not at all.
+
+        A notebook shows it, too.
+        """
         _save_figure(self.path(name), getattr(drawn, "figure", drawn))
+        plotting.show(drawn)
 
     def log(self, name: str = "history.csv") -> Any:
         """Return a `keras.callbacks.CSVLogger` that writes a file in this run's folder, epoch by epoch."""
@@ -281,10 +284,7 @@ def _study(
     common: Common,
     expected: Mapping[str, Any],
 ) -> int:
-    """Run a recipe with every variant and every seed; print a table and draw a figure of all of them.
-
-    Where the data are small, all runs but the first one train together.
-    """
+    """Run a recipe with every variant and every seed; print a table and draw a figure of all of them."""
     jobs = [(label, options, common.seed + i) for label, options in variants for i in range(common.seeds)]
     titles = [" ".join([*([label] if label else []), f"seed={seed}"]) for label, _, seed in jobs]
     outcomes: dict[int, tuple[int, study.Result]] = {}
@@ -307,13 +307,7 @@ def _study(
     heads = [f"[{number}/{len(jobs)}] {title} ..." for number, title in enumerate(titles, 1)]
     interrupted = False
     print(heads[0], end="", flush=True)
-    data_bytes = work(0)
-    if len(jobs) > 2 and not outcomes[0][0] and data_bytes <= training.JOINED_BYTES:
-        print(f"[2-{len(jobs)}/{len(jobs)}] trained together ...")
-        try:
-            training.together([functools.partial(work, i, heads[i]) for i in range(1, len(jobs))])
-        except KeyboardInterrupt:  # before some of them had begun
-            interrupted = True
+    work(0)
     for number in range(1, len(jobs)):
         if interrupted or any(code for code, _ in outcomes.values()):
             break

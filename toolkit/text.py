@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse
 
+from toolkit.data.tokens import INDEX_FROM, PADDING, START, UNKNOWN
+
 # What Keras's text sets were cut at: everything but letters, digits and the apostrophe.
 _SEPARATORS = str.maketrans(dict.fromkeys('!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~\t\n', " "))
 IntArray: TypeAlias = npt.NDArray[np.integer[Any]]
@@ -25,8 +27,9 @@ def multi_hot(sequences: Any, num_words: int, *, dtype: npt.DTypeLike = "uint8",
     `tf.data.Dataset.map` and a `tf.function` too. Both kinds agree element for element.
 
     Args:
-        sequences: n rows of integers in `0..num_words - 1`: a list of lists, an object array, a 2-D integer
-            array, a `tf.RaggedTensor` or an integer `tf.Tensor`. A tensor of rank 1 is one row.
+        sequences: n rows of integers in `0..num_words - 1`: a list of lists, an object array or pandas Series
+            of lists, a 2-D integer array or DataFrame, a `tf.RaggedTensor` or an integer `tf.Tensor`. A
+            tensor of rank 1 is one row.
         num_words: Number of columns.
         dtype: Element type. uint8 takes a quarter of the memory of float32, and Keras casts each batch.
         sparse: Return `scipy.sparse.csr_array` (tensors: `tf.SparseTensor`), which `fit` takes as it is.
@@ -83,11 +86,11 @@ def encode(text: str, word_index: Mapping[str, int], *, num_words: int | None = 
         raise TypeError(f"`text` must be a string. Received: {text!r:.60}")
     _check_word_index(word_index)
     ranks = (word_index.get(word) for word in text.lower().translate(_SEPARATORS).split())
-    indices = (2 if rank is None else rank + 3 for rank in ranks)
-    return [1, *(2 if num_words is not None and index >= num_words else index for index in indices)]
+    indices = (UNKNOWN if rank is None else rank + INDEX_FROM for rank in ranks)
+    return [START, *(UNKNOWN if num_words is not None and index >= num_words else index for index in indices)]
 
 
-def decode(sequence: Iterable[int], word_index: Mapping[str, int], *, index_from: int = 3) -> str:
+def decode(sequence: Iterable[int], word_index: Mapping[str, int], *, index_from: int = INDEX_FROM) -> str:
     """Turn the indices of a review or newswire back into words.
 
     Args:
@@ -106,8 +109,8 @@ def decode(sequence: Iterable[int], word_index: Mapping[str, int], *, index_from
     """
     _check_word_index(word_index)
     words = {rank + index_from: word for word, rank in word_index.items()}
-    padding_and_start = range(min(2, index_from))
-    return " ".join(words.get(int(index), "?") for index in sequence if index not in padding_and_start)
+    left_out = [index for index in (PADDING, START) if index < index_from]
+    return " ".join(words.get(int(index), "?") for index in sequence if index not in left_out)
 
 
 def _check_word_index(word_index: Any) -> None:
@@ -117,6 +120,8 @@ def _check_word_index(word_index: Any) -> None:
 
 def _flatten(sequences: Any) -> tuple[IntArray, IntArray]:
     """Return all indices in one array, and where each row starts; last, where the last one ends."""
+    if hasattr(sequences, "iloc"):  # pandas, whose [] takes labels, and whose tables are lists of columns
+        sequences = np.asarray(sequences)
     if isinstance(sequences, np.ndarray) and sequences.ndim == 2 and sequences.dtype.kind in "iu":
         return sequences.reshape(-1), np.arange(len(sequences) + 1) * sequences.shape[1]
     if isinstance(sequences, str | Mapping) or not hasattr(sequences, "__len__"):

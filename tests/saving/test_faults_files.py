@@ -27,8 +27,9 @@ from hypothesis import strategies as st
 from keras import layers
 
 import toolkit
-from toolkit import load, save
-from toolkit import saving as module
+from toolkit import _keras, load, save
+from toolkit.saving import api
+from toolkit.saving.reading import guards_bite
 
 ORDER = ["metadata.json", "config.json", "model.weights.h5"]
 
@@ -63,12 +64,13 @@ def write_zip(path, members, compression=zipfile.ZIP_STORED):
 LOOP = """
 import os, sys
 import numpy as np, keras, toolkit
-from toolkit import saving
-folder, compare = sys.argv[1], saving._compare
+from toolkit.saving import api
+from toolkit.saving.reading import guards_bite
+folder, compare = sys.argv[1], api.compare
 def compare_and_tell(*models):
     compare(*models)
     print(os.getpid(), -1, flush=True)  # what is left is to put the file in its place
-saving._compare = compare_and_tell
+api.compare = compare_and_tell
 for line in sys.stdin:  # one process for each line, which starts where the imports are done
     child = os.fork()
     if child:
@@ -706,7 +708,26 @@ def test_unsafe_mode_that_was_switched_on_elsewhere_is_noticed(good):
             load(good[0])
         assert load(good[0], trusted=True).count_params() == 21
     finally:
-        module.global_state.set_global_attribute("safe_mode_saving", None)
+        _keras.set_safe_mode(None)
+
+
+@pytest.mark.parametrize(
+    ("name", "without"),
+    [
+        ("safe_mode", lambda: None),
+        ("safe_mode_scope", lambda on: contextlib.nullcontext()),
+        ("declared_into", lambda variables: contextlib.nullcontext()),
+    ],
+)
+def test_a_guard_of_keras_that_does_not_bite_is_noticed(name, without, good, monkeypatch):
+    guards_bite.cache_clear()
+    monkeypatch.setattr(_keras, name, without)
+    with pytest.raises(RuntimeError, match="does not keep code out of files, or does not tell"):
+        load(good[0])
+    assert guards_bite.cache_info().currsize == 0
+    monkeypatch.undo()
+    load(good[0])
+    assert guards_bite.cache_info().currsize == 1
 
 
 def test_a_trusted_file_may_hold_code_but_must_be_whole(good, tmp_path):
@@ -739,14 +760,14 @@ def test_other_formats_are_refused_with_the_way_out(tmp_path):
 def test_what_is_loaded_is_what_was_checked(good, tmp_path, monkeypatch):
     path = tmp_path / "model.keras"
     path.write_bytes(good[0].read_bytes())
-    check = module._check
+    check = api.check
 
     def check_then_swap(*args):
         checked = check(*args)
         path.write_bytes(b"swapped")
         return checked
 
-    monkeypatch.setattr(module, "_check", check_then_swap)
+    monkeypatch.setattr(api, "check", check_then_swap)
     for weight, other in zip(good[1], load(path).weights, strict=True):
         np.testing.assert_array_equal(weight, other)
 

@@ -4,6 +4,13 @@ import pytest
 
 from recipes import losses
 
+FORMULAS = {
+    **losses.QUANTITIES,
+    **losses.TWO_CLASSES,
+    **losses.SIGNS,
+    **losses.ONE_HOT,
+    **losses.INTEGERS,
+}
 HEADS = [[1.5, 2.5, 4.0], [0, 1, 1], [[0, 1], [1, 0]], [0, 1, 2]]
 
 
@@ -20,11 +27,11 @@ def test_formulas_of_quantities_by_an_example(name):
     }
     if name == "msle":
         y, wanted["msle"] = abs(y), (np.log(2 / 1.5) ** 2 + np.log(2 / 2.5) ** 2) / 2
-    assert losses.FORMULAS[name](y, p) == pytest.approx(wanted[name])
+    assert FORMULAS[name](y, p) == pytest.approx(wanted[name])
 
 
 def test_every_formula_has_the_name_that_keras_knows():
-    for name in (*losses.FORMULAS, *(f"sparse_{name}" for name in losses.SPARSE)):
+    for name in FORMULAS:
         assert keras.losses.get(name) if name == "huber" else keras.metrics.get(name)
 
 
@@ -32,8 +39,23 @@ def test_every_loss_that_head_chooses_is_explained():
     import toolkit
 
     for y in HEADS:
-        assert toolkit.head(y).loss.removeprefix("sparse_") in losses.FORMULAS
-    assert toolkit.head(HEADS[0], outliers=True).loss in losses.FORMULAS
+        assert toolkit.head(y).loss in FORMULAS
+    assert toolkit.head(HEADS[0], outliers=True).loss in FORMULAS
+
+
+def test_a_wrong_formula_would_be_seen():
+    random = np.random.default_rng(0)
+    y, p = random.uniform(1, 9, size=(2, 50, 1))
+    assert losses.compare({"mse": losses.QUANTITIES["mse"]}, y, p) < 1e-5
+    assert losses.compare({"mse": losses.QUANTITIES["mae"]}, y, p) > 0.1
+
+
+def test_integer_labels_give_what_one_hot_rows_give():
+    random = np.random.default_rng(0)
+    labels, p = random.integers(10, size=50), random.dirichlet(np.ones(10), size=50)
+    for name, formula in losses.INTEGERS.items():
+        one_hot = losses.ONE_HOT[name.removeprefix("sparse_")]
+        assert formula(labels, p) == pytest.approx(one_hot(np.eye(10)[labels], p))
 
 
 @pytest.mark.parametrize("label", [[1], [1, 2], [1, 1], [2, 1, 2]])

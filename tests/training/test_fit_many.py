@@ -1,12 +1,4 @@
-import contextlib
-import functools
-import io
-import os
-import random
 import re
-import signal
-import threading
-import time
 
 import keras
 import numpy as np
@@ -14,9 +6,8 @@ import pytest
 import scipy.sparse
 from keras import layers
 
-from toolkit import training
 from toolkit.splits import kfold
-from toolkit.training import CrossValidation, cross_validate, fit, fit_many, together
+from toolkit.training import CrossValidation, cross_validate, fit, fit_many
 
 RNG = np.random.default_rng(0)
 X = RNG.random((45, 5), dtype=np.float32) * [1, 10, 1, 1, 5]
@@ -37,18 +28,27 @@ def build(i=0, rate=0.01, optimizer=keras.optimizers.Adam, inner=(), last=lambda
 
 
 @pytest.fixture
-def stacks(monkeypatch):
-    """Count the models that are trained in stacks, a number a group."""
-    counted = []
-    original = training._Stack.epoch
+def stacks(caplog):
+    """Give what the log says: the numbers of models in stacks, and why others go alone."""
+    caplog.set_level("INFO", "toolkit.training")
 
-    def epoch(stack, number, progress):
-        if number == 0:
-            counted.append(len(stack.members))
-        return original(stack, number, progress)
+    class Said(list):
+        @property
+        def counts(self):
+            found = [re.match(r"(\d+) models (as|go on as) one stack", line) for line in self.lines]
+            return [int(match[1]) for match in found if match]
 
-    monkeypatch.setattr(training._Stack, "epoch", epoch)
-    return counted
+        @property
+        def lines(self):
+            return [record.getMessage() for record in caplog.records]
+
+        def __eq__(self, other):
+            return self.counts == other
+
+        def __repr__(self):
+            return repr(self.lines)
+
+    return Said()
 
 
 def check_equal(models, histories, alone, y=Y, splits=SPLITS, rtol=1e-4, **arguments):
@@ -108,49 +108,6 @@ def test_xla_gives_the_same_numbers(stacks):
     histories = fit_many(models, X, Y, SPLITS, epochs=3, batch_size=8, verbose=0, jit=True)
     assert stacks == [4]
     check_equal(models, histories, alone, epochs=3, batch_size=8)
-
-
-@pytest.fixture
-def three_threads(monkeypatch):
-    monkeypatch.setattr(training, "THREAD_STEPS", 1)
-    monkeypatch.setattr(training, "_cores", lambda: 3)
-
-
-def test_stacks_in_threads_give_the_same_numbers(stacks, three_threads):
-    models, alone = ([build(i) for i in range(n)] for n in (4, 4))
-    keras.utils.set_random_seed(5)
-    arguments = {"epochs": 3, "batch_size": 8, "jit": True}
-    histories = fit_many(models, X, Y, SPLITS, verbose=0, **arguments)
-    assert sorted(stacks) == [1, 1, 2]
-    check_equal(models, histories, alone, **arguments)
-
-
-def test_callbacks_act_on_each_of_the_stacks_in_threads(stacks, three_threads):
-    models = [build(i, rate=0.1) for i in range(4)]
-    stops = [keras.callbacks.EarlyStopping("loss", patience=0, min_delta=9e9) for _ in range(3)]
-    keep = [keras.callbacks.EarlyStopping("loss", patience=99, restore_best_weights=True)]
-    histories = fit_many(
-        models, X, Y, SPLITS, epochs=4, verbose=0, jit=True, callbacks=[[stop] for stop in stops] + [keep]
-    )
-    assert [len(history.epoch) for history in histories] == [2, 2, 2, 4]
-    assert len(stacks) == 3  # and those that have not stopped were stacked anew
-
-
-@pytest.mark.parametrize(("at", "error"), [(0, KeyboardInterrupt), (1, ValueError)])
-def test_an_error_or_ctrl_c_ends_all_threads(at, error, monkeypatch, three_threads):
-    original = training._Stack.epoch
-
-    def epoch(stack, number, progress):
-        if number == 1 and stack.members[0].index == at:
-            raise error("here")
-        return original(stack, number, progress)
-
-    monkeypatch.setattr(training._Stack, "epoch", epoch)
-    models = [build(i) for i in range(4)]
-    with pytest.raises(error, match="here"):
-        fit_many(models, X, Y, SPLITS, epochs=3, verbose=0, jit=True)
-    assert [len(model.history.epoch) for model in models] == [1] * 4
-    assert np.isfinite(models[0].predict(X, verbose=0)).all()
 
 
 def test_grid_of_learning_rates(stacks):
@@ -217,7 +174,7 @@ def test_early_stopping_of_each_model(stacks):
     models, alone = ([build(i) for i in range(4)] for _ in range(2))
     keras.utils.set_random_seed(5)
     histories = fit_many(models, X, Y, SPLITS, epochs=6, batch_size=8, verbose=0, callbacks=stop)
-    assert stacks == [4]
+    assert stacks == [4, 2]
     assert [len(history.epoch) for history in histories] == [6, 2, 3, 6]
     for i in (0, 2):
         one = slice(i, i + 1)
@@ -232,17 +189,10 @@ def test_early_stopping_of_each_model(stacks):
         )
 
 
-def test_stopped_models_leave_the_stack(monkeypatch):
-    sizes = []
-    original = training._Stack.__init__
-    monkeypatch.setattr(
-        training._Stack,
-        "__init__",
-        lambda self, members, *rest: (sizes.append(len(members)), original(self, members, *rest))[1],
-    )
+def test_stopped_models_leave_the_stack(stacks):
     stop = [[keras.callbacks.EarlyStopping("loss", min_delta=1e9, patience=1)] for _ in range(3)] + [[]]
     fit_many([build(i) for i in range(4)], X, Y, SPLITS, epochs=5, batch_size=8, verbose=0, callbacks=stop)
-    assert sizes == [4, 1]
+    assert stacks == [4, 1]
 
 
 def test_callback_that_changes_a_model(stacks):
@@ -251,7 +201,7 @@ def test_callback_that_changes_a_model(stacks):
             return rate * (0.5 if i == 0 else 1.0)
 
         reset = keras.callbacks.LambdaCallback(
-            on_epoch_begin=lambda epoch, logs: (
+            on_epoch_end=lambda epoch, logs: (
                 i == 1 and epoch == 1 and models_now[i].layers[1].bias.assign(np.ones(6))
             )
         )
@@ -355,8 +305,8 @@ def test_cross_validate():
     assert f"4 folds, best epoch {result.best_epoch} of 4 by val_loss" in repr(result)
     with pytest.raises(AttributeError):
         result.monitor = "loss"
-    axes = result.plot("mae").axes[0]
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("epoch", "mae")
+    axes = result.plot("mae").figure.axes[0]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("epoch", "mean absolute error")
     with pytest.raises(ValueError, match="`metric` must be one of"):
         result.plot("accuracy")
 
@@ -369,115 +319,15 @@ def test_curves_of_folds_that_stopped_early():
 
 def test_stratified_and_grouped_folds():
     for options in ({"stratify": LABELS}, {"groups": np.arange(45) // 5}):
-        folds = training._folds(45, 3, 2, 7, options.get("stratify"), options.get("groups"))
+        seen = []
+
+        def build_model_of(rows, seen=seen):
+            seen.append(rows)
+            return build_model(rows)
+
+        cross_validate(build_model_of, X, Y, folds=3, repeats=2, seed=7, verbose=0, **options)
         expected = [*kfold(45, 3, seed=7, **options), *kfold(45, 3, seed=8, **options)]
-        for pair, wanted in zip(folds, expected, strict=True):
-            np.testing.assert_array_equal(pair[0], wanted[0])
-            np.testing.assert_array_equal(pair[1], wanted[1])
+        for rows, (wanted, _) in zip(seen, expected, strict=True):
+            np.testing.assert_array_equal(rows, X[wanted])
     with pytest.raises(ValueError, match="`folds` must be between 2 and n=45"):
         cross_validate(build_model, X, Y, folds=46)
-
-
-def study(seed, rows=X, epochs=3, **arguments):
-    """Train in a way that depends on each kind of random state, and return all that came out."""
-    keras.utils.set_random_seed(seed)
-    inner = [layers.Dense(6, "relu"), layers.Dropout(0.3), layers.Dense(1)]
-    model = keras.Sequential([keras.Input((5,)), *inner])
-    model.compile(keras.optimizers.Adam(0.01), loss="mse", metrics=["mae"])
-    print("seed", seed)
-    history = fit(model, rows, Y, batch_size=8, epochs=epochs, verbose=0, validation_split=0.2, **arguments)
-    drawn = [random.random(), np.random.random_sample(), float(keras.random.uniform(()))]  # noqa: NPY002
-    again = fit(model, rows, Y, batch_size=8, epochs=2, verbose=0).history
-    return [*history.history["loss"], *history.history["val_mae"], *drawn, *again["loss"]]
-
-
-@pytest.mark.parametrize(
-    ("epochs", "stacked"),
-    [((3, 3, 3), [3, 3]), ((3, 5, 3), [3])],  # Adam's counters differ after 3 and 5 epochs
-)
-def test_together_gives_each_what_it_gets_alone(epochs, stacked, stacks, capsys):
-    wanted = [study(seed, epochs=epochs[seed - 1]) for seed in (1, 2, 3)]
-    assert capsys.readouterr().out == "seed 1\nseed 2\nseed 3\n"
-    assert stacks == []
-    found = {}
-
-    def work(seed):
-        with contextlib.redirect_stdout(io.StringIO()) as out:
-            found[seed] = study(seed, epochs=epochs[seed - 1])
-        assert out.getvalue() == f"seed {seed}\n"
-
-    before = random.getstate()
-    together([functools.partial(work, seed) for seed in (1, 2, 3)])
-    assert random.getstate() == before
-    assert stacks == stacked
-    for seed, alone in enumerate(wanted, 1):
-        np.testing.assert_allclose(found[seed], alone, rtol=1e-4)
-    assert capsys.readouterr().out == ""
-
-
-@pytest.mark.parametrize("difference", ["data", "batch size", "much data"])
-def test_together_does_not_join_what_differs(difference, stacks, monkeypatch):
-    found = []
-    if difference == "much data":
-        monkeypatch.setattr(training, "JOINED_BYTES", 100)
-    rows = [X, X + 1] if difference == "data" else [X, X]
-    sizes = [8, 9] if difference == "batch size" else [8, 8]
-
-    def work(i):
-        model = build()
-        found.append(fit(model, rows[i], Y, batch_size=sizes[i], verbose=0).history["loss"])
-
-    together([functools.partial(work, i) for i in range(2)])
-    assert stacks == []
-    assert (found[0] == found[1]) == (difference == "much data")
-
-
-def test_together_joins_the_folds_of_all(stacks):
-    def work(seed):
-        models = [build(seed + i) for i in range(4)]
-        histories = fit_many(models, X, Y, SPLITS, epochs=2, verbose=0)
-        assert all(len(history.epoch) == 2 for history in histories)
-
-    together([functools.partial(work, seed) for seed in range(2)])
-    assert stacks == [8]
-
-
-def test_an_error_in_one_of_those_together_lets_the_others_end():
-    ended = []
-
-    def work(i):
-        model = build()
-        if i == 1:
-            raise ValueError("here")
-        fit(model, X, Y, verbose=0)
-        ended.append(i)
-
-    with pytest.raises(ValueError, match="here"):
-        together([functools.partial(work, i) for i in range(3)])
-    assert ended == [0, 2]
-
-
-@pytest.mark.parametrize("when", ["training", "between"])
-def test_ctrl_c_reaches_all_that_are_together(when, monkeypatch):
-    heard = []
-
-    def interrupt(*_):
-        raise KeyboardInterrupt
-
-    def work(i):
-        model = build()
-        if when == "between" and i == 0:
-            os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(0.2)
-        try:
-            fit(model, X, Y, verbose=0)
-        except KeyboardInterrupt:
-            heard.append(i)
-            raise
-
-    if when == "training":
-        monkeypatch.setattr(training._Stack, "epoch", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        together([functools.partial(work, i) for i in range(3)])
-    assert heard == ([0, 1, 2] if when == "training" else [0])
-    assert not [thread for thread in threading.enumerate() if isinstance(thread, training._Visitor)]

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 from conftest import record_fault
 
-from toolkit import cross_validate, fit, fit_many, kfold, training
+from toolkit import cross_validate, fit, fit_many, kfold
+from toolkit.training import checkpoint
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(203, 5)).astype("float32")
@@ -95,10 +96,8 @@ def kill_again_and_again(kind, folder, kills, seed):
         begun.unlink(missing_ok=True)
         child = os.fork()  # as good as a new process: TensorFlow has not started in this one
         if not child:
-            training.CHECKPOINT_SECONDS = 0.0
-            training._Job.run, training._run_stacked = (
-                announced(original, begun) for original in (training._Job.run, training._run_stacked)
-            )
+            checkpoint.SECONDS = 0.0
+            checkpoint.RunState.begin = announced(checkpoint.RunState.begin, begun)
             numbers = run(kind, folder)
             (folder / "unfinished result").write_text(json.dumps(numbers))
             (folder / "unfinished result").rename(result)
@@ -159,7 +158,7 @@ class Stop(keras.callbacks.Callback):
 @pytest.fixture
 def interrupted(tmp_path, monkeypatch):
     """Return a function that trains for five epochs, after a run of it that was interrupted in the fourth."""
-    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(checkpoint, "SECONDS", 0.0)
 
     def train(x=X, y=Y, *, seed=0, model=None, callbacks=(), **arguments):
         keras.utils.set_random_seed(seed)
@@ -254,7 +253,7 @@ def test_a_checkpoint_that_cannot_be_written_does_not_end_the_run(tmp_path):
 
 
 def test_cross_validate_resumes_in_the_middle_of_the_folds(tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(checkpoint, "SECONDS", 0.0)
 
     def validate(folder):
         arguments = {"folds": 2, "epochs": 4, "verbose": 0, "callbacks": lambda i: [Stop()]}
