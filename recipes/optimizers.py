@@ -145,9 +145,7 @@ def main(run: Run, *, epochs: int = 1, round_epochs: int = 2) -> None:
         for key, values in history.history.items():
             curves[key] += values
     model.set_weights(best_weights)  # for the last round made it worse
-    axes = toolkit.plot_history(curves)
-    axes.set(title="MNIST: training in rounds", ylabel="loss (cross-entropy)")
-    axes.set(xlim=(0.5, epochs + 0.5))
+    axes = toolkit.plot_history(curves, title="MNIST: training in rounds", unit="cross-entropy")
     mark_epoch(axes, epochs - round_epochs, "weights kept")
     run.figure("loss.png", axes)
 

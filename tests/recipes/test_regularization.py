@@ -30,6 +30,17 @@ def test_a_penalty_on_weights_is_in_the_loss_and_not_in_the_metric(penalty, tota
     assert found["loss"] - found["binary_crossentropy"] == pytest.approx(wanted, rel=1e-4)
 
 
+def test_a_penalty_on_biases_is_in_the_loss_and_concerns_few_numbers():
+    model = build_model(16, biases=regularizers.L2(0.02))
+    hidden = [layer for layer in model.layers if isinstance(layer, keras.layers.Dense)][:2]
+    for layer in hidden:
+        layer.bias.assign(np.linspace(-1, 1, 16))
+    wanted = sum(0.02 * (layer.bias.numpy() ** 2).sum() for layer in hidden)
+    found = scores(model)
+    assert found["loss"] - found["binary_crossentropy"] == pytest.approx(wanted, rel=1e-4)
+    assert hidden[0].kernel.shape == (5000, 16)  # the 80,000 weights that the lesson speaks of
+
+
 def test_a_penalty_on_activations_counts_a_row_and_not_the_batch():
     model = build_model(4, activity=regularizers.L2(0.02))
     outputs = [layer.output for layer in model.layers if isinstance(layer, keras.layers.Activation)]
