@@ -28,6 +28,7 @@ import toolkit
 
 REFUSALS = (ValueError, TypeError, NotImplementedError)
 DEFAULTS = {"batch_size": 16, "epochs": 3, "verbose": 0, "shuffle": False}
+SHOWN = 25  # differences of a case
 OUTCOMES: dict[str, Counter[str]] = {}  # by the kind of case; printed at the end of the tests
 Seen = dict[str, Any]
 
@@ -126,9 +127,16 @@ def check_many(case: Case, folder: Path, kind: str = "fit_many") -> None:
         verdict.hears(theirs)
         alone = theirs
         if case.raises is None and case.refused is None:
-            alone = seen_many(case, folder / "alone", one_by_one(by_ours, case.ours))
+            alone = seen_many(case, folder / "alone", one_by_one(by_ours, case.ours), go_on=False)
         seen = seen_many(case, folder / "ours", in_one_go)
-        verdict.compares({"model.fit": (theirs, seen), "fit": (alone, seen)})
+        verdict.compares({"model.fit": (theirs, seen), "fit": (alone, chosen_as_in(alone, seen))})
+
+
+def chosen_as_in(alone: Seen, seen: Seen) -> Seen:
+    """Leave out what was not looked at where the models were trained alone."""
+    if "error" in seen:
+        return seen
+    return {model: {key: seen[model][key] for key in alone[model]} for model in alone}
 
 
 def check_resume(case: Case, folder: Path, kind: str = "resume") -> None:
@@ -239,8 +247,8 @@ def judged(kind: str, case: Case) -> Iterator[Verdict]:
         logger.setLevel(level)
     if verdict.differences:
         lines = verdict.differences
-        more = [f"... and {len(lines) - 25} more"] if len(lines) > 25 else []
-        pytest.fail("\n".join(["by ours, other than by model.fit:", *lines[:25], *more]), pytrace=False)
+        more = [f"... and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
+        pytest.fail("\n".join(["by ours, other than by model.fit:", *lines[:SHOWN], *more]), pytrace=False)
     counted["different"] -= 1
     counted[verdict.outcome] += 1
 
@@ -329,13 +337,13 @@ def in_one_go(models: list[keras.Model], _: Any, callbacks: list[Any], case: Cas
     return toolkit.fit_many(models, x, y, case.splits, **options, **more, **case.ours)
 
 
-def seen_many(case: Case, folder: Path, run: Callable[..., Any]) -> Seen:
+def seen_many(case: Case, folder: Path, run: Callable[..., Any], go_on: bool = True) -> Seen:
     """Train fresh models, each on its rows, and return what a user could see of each."""
     folder.mkdir(exist_ok=True)
     models = built(case, len(case.splits))
     parts = [part_of(case, *split) for split in case.splits]
     callbacks = [case.callbacks(i, folder) if case.callbacks else [] for i in range(len(models))]
-    seen = seen_after(lambda: run(models, parts, callbacks, case), models, callbacks, parts, folder)
+    seen = seen_after(lambda: run(models, parts, callbacks, case), models, callbacks, parts, folder, go_on)
     if "error" in seen[0]:
         return seen[0]
     return {f"model {i + 1}": each for i, each in enumerate(seen)}
@@ -359,8 +367,12 @@ def seen_after(
     callbacks: list[list[keras.callbacks.Callback]],
     parts: list[tuple[Any, Any, dict[str, Any]]],
     folder: Path,
+    go_on: bool = True,
 ) -> list[Seen]:
-    """Train and return what a user could see of each model then, or the error and what it left behind."""
+    """Train and return what a user could see of each model then, or the error and what it left behind.
+
+    With `go_on` also what comes of the last model's further use: each call is traced, and costs a while.
+    """
     before = [values_of(model) for model in models]
     states = [vars(model).get("history") for model in models]
     try:
@@ -383,7 +395,7 @@ def seen_after(
         }
         for history, model, each in zip(histories, models, callbacks, strict=True)
     ]
-    seen[0]["files"] = {str(path.relative_to(folder)): content(path) for path in files_in(folder)}
+    seen[0]["files"] = {name_of(path, folder): content(path) for path in files_in(folder)}
     seen[0]["random"] = {
         "random": random.random(),
         "numpy": float(np.random.random()),  # noqa: NPY002 (the state that Keras seeds)
@@ -391,7 +403,7 @@ def seen_after(
     }
     for each, model, (x, y, options) in zip(seen, models, parts, strict=True):
         each["x, y"] = copied([x, y])
-        if model is models[-1]:  # of many, one is enough: each call below is traced
+        if go_on and model is models[-1]:
             each |= afterwards(model, x, y, options)
     return seen
 
@@ -477,8 +489,21 @@ def files_in(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
+def name_of(path: Path, folder: Path) -> str:
+    """Return the path of a file in a folder, without the moment and the process of an event file."""
+    name = str(path.relative_to(folder))
+    return re.sub(r"tfevents\..*", "tfevents", name)
+
+
 def content(path: Path) -> Any:
     """Return what a callback has written, as numbers where they are known."""
+    if "tfevents" in path.name:
+        return [
+            [value.tag, event.step, float(tf.make_ndarray(value.tensor))]
+            for event in tf.compat.v1.train.summary_iterator(str(path))
+            for value in event.summary.value
+            if value.metadata.plugin_data.plugin_name == "scalars"
+        ]
     if path.suffix == ".csv":
         with path.open(newline="", encoding="utf-8") as file:
             return [[number(cell) for cell in line] for line in csv.reader(file)]
@@ -539,18 +564,11 @@ def different(path: str, theirs: Any, ours: Any, rtol: float, atol: float) -> li
     if type(theirs) is not type(ours):
         return [f"{path}: {shown(theirs)}, by ours {shown(ours)}"]
     if isinstance(theirs, dict):
-        if list(theirs) != list(ours):
-            missing = [key for key in theirs if key not in ours]
-            added = [key for key in ours if key not in theirs]
-            if missing or added:
-                return [f"{path}: by ours without the keys {missing}, with the keys {added}"]
-            place = next(i for i, (a, b) in enumerate(zip(theirs, ours, strict=True)) if a != b)
-            return [f"{path}: keys {list(theirs)[place:]}, by ours in the order {list(ours)[place:]}"]
-        return [
-            line
-            for key in theirs
-            for line in different(f"{path}/{key}".lstrip("/"), theirs[key], ours[key], rtol, atol)
-        ]
+        lines = different_keys(path, list(theirs), list(ours))
+        for key in theirs:
+            if key in ours:
+                lines += different(f"{path}/{key}".lstrip("/"), theirs[key], ours[key], rtol, atol)
+        return lines
     if isinstance(theirs, list | tuple):
         if len(theirs) != len(ours):
             return [f"{path}: {shown(theirs)}, by ours {shown(ours)}"]
@@ -559,6 +577,17 @@ def different(path: str, theirs: Any, ours: Any, rtol: float, atol: float) -> li
     if isinstance(theirs, np.ndarray | np.generic | float | int | bool):
         return different_numbers(path, np.asarray(theirs), np.asarray(ours), rtol, atol)
     return [] if theirs == ours else [f"{path}: {shown(theirs)}, by ours {shown(ours)}"]
+
+
+def different_keys(path: str, theirs: list[Any], ours: list[Any]) -> list[str]:
+    missing = [key for key in theirs if key not in ours]
+    added = [key for key in ours if key not in theirs]
+    if missing or added:
+        return [f"{path}: by ours without the keys {missing}, with the keys {added}"]
+    place = next((i for i, (a, b) in enumerate(zip(theirs, ours, strict=True)) if a != b), None)
+    if place is None:
+        return []
+    return [f"{path}: keys {theirs[place:]}, by ours in the order {ours[place:]}"]
 
 
 def different_numbers(path: str, theirs: Any, ours: Any, rtol: float, atol: float) -> list[str]:
