@@ -77,6 +77,14 @@ ARGUMENTS = {
         lambda: sequential(layers.Dense(4), layers.Dropout(0.5), layers.Dense(1)), seed=None
     ),
     "jit=True of ours": case(lambda: dense(optimizer="adam"), ours={"jit": True}, **VALIDATION),
+    "jit=True of ours, of two outputs": case(
+        two_in_two_out,
+        {"a": X, "b": TOKENS},
+        {"price": Y, "kind": LABELS},
+        ours={"jit": True},
+        rtol=1e-4,
+        **VALIDATION,
+    ),
     "class_weight beside sample_weight": case(
         classifier, X, LABELS, class_weight={0: 2.0}, sample_weight=WEIGHTS, raises=ValueError
     ),

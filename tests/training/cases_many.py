@@ -197,7 +197,11 @@ MANY = {
     },
     "many masked sequences": many(lambda: masked(), FEW, np.resize(Y, (40, 7, 1))),
     "many masked sequences, weighted": many(
-        lambda: masked(weighted_metrics=["mse"]), FEW, np.resize(Y, (40, 7, 1)), HALVES, sample_weight=WEIGHTS
+        lambda: masked(weighted_metrics=["mse"]),
+        FEW,
+        np.resize(Y, (40, 7, 1)),
+        HALVES,
+        sample_weight=np.resize(WEIGHTS, (40, 7)),
     ),
     "many dice": many(lambda: binary("dice"), X, BINARY, UNEVEN),
     "many tversky": many(lambda: binary("tversky"), X, BINARY),

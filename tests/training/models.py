@@ -60,7 +60,7 @@ def lists_in_out(**options):
     """Take and give lists, of layers without names."""
     a, b = keras.Input((6,)), keras.Input((7,))
     hidden = layers.Concatenate()([a, b])
-    options = {"loss": ["mse", "mae"], "loss_weights": [1.0, 0.5]} | options
+    options = {"optimizer": "adam", "loss": ["mse", "mae"], "loss_weights": [1.0, 0.5]} | options
     return functional([a, b], [layers.Dense(1)(hidden), layers.Dense(2)(hidden)], **options)
 
 
