@@ -310,6 +310,7 @@ MANY = {
         shared_part(lambda: optimizers.SGD(0.1), lambda part: dense(optimizer=part)),
         splits=HALVES,
         raises=ValueError,
+        refused="optimizer",
     ),
     "many with one metric": many(
         shared_part(
@@ -337,18 +338,14 @@ def resumed(build, x=X, y=Y, killed=(1,), epochs=4, **options):
 
 
 def dropping(optimizer="adam"):
-    return sequential(
-        layers.Dense(4),
-        layers.BatchNormalization(),
-        layers.Dropout(0.5),
-        layers.Dense(1),
-        optimizer=optimizer,
-    )
+    # A bias before a normalization has no gradient but rounding errors, of which Adam would make whole steps.
+    hidden = layers.Dense(4, use_bias=False), layers.BatchNormalization(), layers.Dropout(0.5)
+    return sequential(*hidden, layers.Dense(1), optimizer=optimizer)
 
 
 def patient(*arguments):
     return [
-        callbacks.EarlyStopping("loss", patience=1, min_delta=0.2, restore_best_weights=True),
+        callbacks.EarlyStopping("loss", patience=2, min_delta=0.1, restore_best_weights=True),
         callbacks.ReduceLROnPlateau("loss", patience=1, min_delta=0.5),
     ]
 
@@ -365,7 +362,7 @@ RESUMED = {
     "resumed with a loss scale": resumed(
         lambda: dense(optimizer="adam"), policy="mixed_float16", rtol=2e-2, atol=2e-2
     ),
-    "resumed with early stopping": resumed(dropping, epochs=8, killed=(2,), callbacks=patient),
+    "resumed with early stopping": resumed(dropping, epochs=8, killed=(1,), callbacks=patient),
     "resumed with a log": resumed(
         dropping, callbacks=lambda folder: [callbacks.CSVLogger(folder / "log.csv")], validation_split=0.2
     ),
@@ -377,7 +374,7 @@ RESUMED = {
     "resumed in bfloat16": resumed(lambda: dense(), policy="bfloat16", rtol=2e-2, atol=2e-2),
     "resumed many": resumed(dropping, splits=HALVES, **near),
     "resumed many that stop early": resumed(
-        dropping, splits=HALVES, epochs=8, killed=(2,), callbacks=patient, **near
+        dropping, splits=HALVES, epochs=8, killed=(1,), callbacks=patient, **near
     ),
     "resumed many with a train_step": resumed(
         lambda: compiled(Step(), "adam", metrics=["mae"]), splits=HALVES, **near

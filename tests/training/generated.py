@@ -1,13 +1,17 @@
 """Plans of small models and their training, drawn at random: plain descriptions from which a case is made."""
 
 import dataclasses
+import tempfile
+from pathlib import Path
 
+import hypothesis
 import hypothesis.strategies as st
 import keras
 import numpy as np
+from hypothesis import HealthCheck, Phase, given, settings
 from keras import callbacks, layers, losses, metrics, optimizers
 from training.models import BINARY, LABELS, ONE_HOT, SERIES, TOKENS, TWO, WEIGHTS, At, Seer, X, Y, stop
-from training.oracle import Case
+from training.oracle import Case, check_fit, check_many
 
 # The first of each is the simplest: what fails shrinks towards it.
 INPUTS = {"rows": X, "tokens": TOKENS, "series": SERIES}
@@ -261,3 +265,23 @@ def plans(draw):
         validation=draw(st.booleans()),
         policy=draw(st.sampled_from(POLICIES)),
     )
+
+
+def hold(examples, seed=0):
+    """Hold random models to the oracle; what fails shrinks to a plan of a few lines."""
+
+    @settings(
+        max_examples=examples,
+        database=None,
+        deadline=None,
+        report_multiple_bugs=False,
+        suppress_health_check=list(HealthCheck),
+        phases=[Phase.generate, Phase.shrink],
+    )
+    @hypothesis.seed(seed)
+    @given(plans())
+    def check(plan):
+        with tempfile.TemporaryDirectory() as folder:
+            (check_many if plan.models else check_fit)(plan.case(), Path(folder), "generated")
+
+    check()

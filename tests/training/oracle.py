@@ -134,7 +134,7 @@ def check_many(case: Case, folder: Path, kind: str = "fit_many") -> None:
 
 def chosen_as_in(alone: Seen, seen: Seen) -> Seen:
     """Leave out what was not looked at where the models were trained alone."""
-    if "error" in seen:
+    if "error" in seen or "error" in alone:
         return seen
     return {model: {key: seen[model][key] for key in alone[model]} for model in alone}
 
@@ -466,8 +466,19 @@ def attempt(function: Callable[[], Any]) -> Any:
 
 
 def public(item: Any) -> dict[str, Any]:
-    """Return the public attributes of a callback, but for its model, its paths and its open files."""
-    hidden = {"model", "filepath", "filename", "log_dir", "backup_dir", "mark", "csv_file", "writer"}
+    """Return the public attributes of a callback, but for its model and what belongs to its files."""
+    hidden = {
+        "model",
+        "filepath",
+        "filename",
+        "log_dir",
+        "backup_dir",
+        "mark",
+        "csv_file",
+        "writer",
+        "append",
+        "append_header",
+    }
     return {
         name: plain(value)
         for name, value in sorted(vars(item).items())
