@@ -1,17 +1,20 @@
 """Plans of small models and their training, drawn at random: plain descriptions from which a case is made."""
 
 import dataclasses
+import tempfile
+from pathlib import Path
 
+import hypothesis
 import hypothesis.strategies as st
 import keras
 import numpy as np
+from hypothesis import HealthCheck, Phase, given, settings
 from keras import callbacks, layers, losses, metrics, optimizers
 from training.models import BINARY, LABELS, ONE_HOT, SERIES, TOKENS, TWO, WEIGHTS, At, Seer, X, Y, stop
-from training.oracle import Case
+from training.oracle import Case, UnusableError, check_fit, check_many
 
 # The first of each is the simplest: what fails shrinks towards it.
 INPUTS = {"rows": X, "tokens": TOKENS, "series": SERIES}
-FLAT = {"rows": None, "tokens": "embedding", "series": "lstm"}
 LAYERS = {
     "dense": lambda: layers.Dense(4, activation="relu"),
     "tanh": lambda: layers.Dense(3, activation="tanh", kernel_regularizer="l2"),
@@ -243,6 +246,9 @@ def plans(draw):
     single = build in ("sequential", "unbuilt")
     chosen = draw(st.lists(entries(), min_size=1, max_size=1 if single else 2))
     made = draw(st.lists(heads(), min_size=1, max_size=1 if single else 2))
+    optimizer = draw(st.sampled_from(list(OPTIMIZERS)))
+    # A schedule lets no callback set the rate.
+    named = [name for name in CALLBACKS if optimizer != "schedule" or name not in ("plateau", "scheduler")]
     weights = draw(st.sampled_from([None, "rows", "classes"] if len(made) == 1 else [None, "rows"]))
     return Plan(
         models=draw(st.sampled_from([0, 2, 3])),
@@ -251,13 +257,37 @@ def plans(draw):
         layers=tuple(draw(st.lists(st.sampled_from(list(LAYERS)), max_size=3))),
         twice=False if single else draw(st.booleans()),
         heads=tuple(made),
-        optimizer=draw(st.sampled_from(list(OPTIMIZERS))),
+        optimizer=optimizer,
         extra=draw(st.sampled_from(list(EXTRAS))),
         weights=weights,
-        callbacks=tuple(draw(st.lists(st.sampled_from(list(CALLBACKS)), unique=True, max_size=2))),
+        callbacks=tuple(draw(st.lists(st.sampled_from(named), unique=True, max_size=2))),
         batch_size=draw(st.sampled_from([16, 7, 40, 1 << 10])),
         rows=draw(st.integers(12, 40)),
         epochs=draw(st.integers(1, 4)),
         validation=draw(st.booleans()),
         policy=draw(st.sampled_from(POLICIES)),
     )
+
+
+def hold(examples, seed=0):
+    """Hold random models to the oracle; what fails shrinks to a plan of a few lines."""
+
+    @settings(
+        max_examples=examples,
+        database=None,
+        deadline=None,
+        report_multiple_bugs=False,
+        suppress_health_check=list(HealthCheck),
+        phases=[Phase.generate, Phase.shrink],
+    )
+    @hypothesis.seed(seed)
+    @given(plans())
+    def check(plan):
+        check_plan = check_many if plan.models else check_fit
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                check_plan(plan.case(), Path(folder), "generated")
+            except UnusableError:  # the layers of a model may not go together
+                hypothesis.reject()
+
+    check()

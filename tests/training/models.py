@@ -60,7 +60,7 @@ def lists_in_out(**options):
     """Take and give lists, of layers without names."""
     a, b = keras.Input((6,)), keras.Input((7,))
     hidden = layers.Concatenate()([a, b])
-    options = {"loss": ["mse", "mae"], "loss_weights": [1.0, 0.5]} | options
+    options = {"optimizer": "adam", "loss": ["mse", "mae"], "loss_weights": [1.0, 0.5]} | options
     return functional([a, b], [layers.Dense(1)(hidden), layers.Dense(2)(hidden)], **options)
 
 
@@ -90,8 +90,10 @@ class Seer(keras.callbacks.Callback):
 
     def sees(self, hook, epoch, logs):
         model = self.model
-        total = sum(float(keras.ops.sum(keras.ops.abs(w))) for w in model.weights)
-        seen = [hook, epoch, dict(logs or {}), total, int(model.optimizer.iterations), model.stop_training]
+        steps = int(model.optimizer.iterations)
+        # Before the first step Keras may not have made the weights: nobody needs to wait with them.
+        total = sum(float(keras.ops.sum(keras.ops.abs(w))) for w in model.weights) if steps else 0.0
+        seen = [hook, epoch, dict(logs or {}), total, steps, model.stop_training]
         self.calls.append(seen)
 
     def on_train_begin(self, logs=None):

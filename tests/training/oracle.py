@@ -29,6 +29,7 @@ import toolkit
 
 REFUSALS = (ValueError, TypeError, NotImplementedError)
 DEFAULTS = {"batch_size": 16, "epochs": 3, "verbose": 0, "shuffle": False}
+SHOWN = 25  # differences of a case
 OUTCOMES = TABLES["model.fit and toolkit.fit"]  # by the kind of case
 Seen = dict[str, Any]
 
@@ -127,9 +128,16 @@ def check_many(case: Case, folder: Path, kind: str = "fit_many") -> None:
         verdict.hears(theirs)
         alone = theirs
         if case.raises is None and case.refused is None:
-            alone = seen_many(case, folder / "alone", one_by_one(by_ours, case.ours))
+            alone = seen_many(case, folder / "alone", one_by_one(by_ours, case.ours), go_on=False)
         seen = seen_many(case, folder / "ours", in_one_go)
-        verdict.compares({"model.fit": (theirs, seen), "fit": (alone, seen)})
+        verdict.compares({"model.fit": (theirs, seen), "fit": (alone, chosen_as_in(alone, seen))})
+
+
+def chosen_as_in(alone: Seen, seen: Seen) -> Seen:
+    """Leave out what was not looked at where the models were trained alone."""
+    if "error" in seen or "error" in alone:
+        return seen
+    return {model: {key: seen[model][key] for key in alone[model]} for model in alone}
 
 
 def check_resume(case: Case, folder: Path, kind: str = "resume") -> None:
@@ -160,6 +168,10 @@ def check_resume(case: Case, folder: Path, kind: str = "resume") -> None:
         verdict.compares({"": (theirs, seen)})
 
 
+class UnusableError(Exception):
+    """A case by which nothing can be judged: `model.fit` does not do what the case says."""
+
+
 class Verdict:
     """What comes out of a case."""
 
@@ -173,9 +185,9 @@ class Verdict:
         """Judge `model.fit`: a case that it refuses must say so."""
         error, case = theirs.get("error"), self.case
         if case.raises is not None and not isinstance(error, case.raises):
-            raise AssertionError(f"model.fit must raise {case.raises.__name__}. It gave: {error!r}")
+            raise UnusableError(f"model.fit must raise {case.raises.__name__}. It gave: {error!r}")
         if error is not None and case.raises is None:
-            raise error
+            raise UnusableError(f"model.fit must train. It raised: {error!r}") from error
 
     def compares(self, pairs: Mapping[str, tuple[Seen, Seen]]) -> None:
         """Judge ours."""
@@ -235,13 +247,16 @@ def judged(kind: str, case: Case) -> Iterator[Verdict]:
     try:
         with warnings.catch_warnings(action="ignore"):
             yield verdict
+    except UnusableError:
+        counted.subtract(["cases", "different"])
+        raise
     finally:
         logger.removeHandler(handler)
         logger.setLevel(level)
     if verdict.differences:
         lines = verdict.differences
-        more = [f"... and {len(lines) - 25} more"] if len(lines) > 25 else []
-        pytest.fail("\n".join(["by ours, other than by model.fit:", *lines[:25], *more]), pytrace=False)
+        more = [f"... and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
+        pytest.fail("\n".join(["by ours, other than by model.fit:", *lines[:SHOWN], *more]), pytrace=False)
     counted["different"] -= 1
     counted[verdict.outcome] += 1
 
@@ -320,13 +335,13 @@ def in_one_go(models: list[keras.Model], _: Any, callbacks: list[Any], case: Cas
     return toolkit.fit_many(models, x, y, case.splits, **options, **more, **case.ours)
 
 
-def seen_many(case: Case, folder: Path, run: Callable[..., Any]) -> Seen:
+def seen_many(case: Case, folder: Path, run: Callable[..., Any], go_on: bool = True) -> Seen:
     """Train fresh models, each on its rows, and return what a user could see of each."""
     folder.mkdir(exist_ok=True)
     models = built(case, len(case.splits))
     parts = [part_of(case, *split) for split in case.splits]
     callbacks = [case.callbacks(i, folder) if case.callbacks else [] for i in range(len(models))]
-    seen = seen_after(lambda: run(models, parts, callbacks, case), models, callbacks, parts, folder)
+    seen = seen_after(lambda: run(models, parts, callbacks, case), models, callbacks, parts, folder, go_on)
     if "error" in seen[0]:
         return seen[0]
     return {f"model {i + 1}": each for i, each in enumerate(seen)}
@@ -350,8 +365,12 @@ def seen_after(
     callbacks: list[list[keras.callbacks.Callback]],
     parts: list[tuple[Any, Any, dict[str, Any]]],
     folder: Path,
+    go_on: bool = True,
 ) -> list[Seen]:
-    """Train and return what a user could see of each model then, or the error and what it left behind."""
+    """Train and return what a user could see of each model then, or the error and what it left behind.
+
+    With `go_on` also what comes of the last model's further use: each call is traced, and costs a while.
+    """
     before = [values_of(model) for model in models]
     states = [vars(model).get("history") for model in models]
     try:
@@ -374,7 +393,7 @@ def seen_after(
         }
         for history, model, each in zip(histories, models, callbacks, strict=True)
     ]
-    seen[0]["files"] = {str(path.relative_to(folder)): content(path) for path in files_in(folder)}
+    seen[0]["files"] = {name_of(path, folder): content(path) for path in files_in(folder)}
     seen[0]["random"] = {
         "random": random.random(),
         "numpy": float(np.random.random()),  # noqa: NPY002 (the state that Keras seeds)
@@ -382,7 +401,7 @@ def seen_after(
     }
     for each, model, (x, y, options) in zip(seen, models, parts, strict=True):
         each["x, y"] = copied([x, y])
-        if model is models[-1]:  # of many, one is enough: each call below is traced
+        if go_on and model is models[-1]:
             each |= afterwards(model, x, y, options)
     return seen
 
@@ -445,8 +464,19 @@ def attempt(function: Callable[[], Any]) -> Any:
 
 
 def public(item: Any) -> dict[str, Any]:
-    """Return the public attributes of a callback, but for its model, its paths and its open files."""
-    hidden = {"model", "filepath", "filename", "log_dir", "backup_dir", "mark", "csv_file", "writer"}
+    """Return the public attributes of a callback, but for its model and what belongs to its files."""
+    hidden = {
+        "model",
+        "filepath",
+        "filename",
+        "log_dir",
+        "backup_dir",
+        "mark",
+        "csv_file",
+        "writer",
+        "append",
+        "append_header",
+    }
     return {
         name: plain(value)
         for name, value in sorted(vars(item).items())
@@ -468,8 +498,21 @@ def files_in(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
+def name_of(path: Path, folder: Path) -> str:
+    """Return the path of a file in a folder, without the moment and the process of an event file."""
+    name = str(path.relative_to(folder))
+    return re.sub(r"tfevents\..*", "tfevents", name)
+
+
 def content(path: Path) -> Any:
     """Return what a callback has written, as numbers where they are known."""
+    if "tfevents" in path.name:
+        return [
+            [value.tag, event.step, float(tf.make_ndarray(value.tensor))]
+            for event in tf.compat.v1.train.summary_iterator(str(path))
+            for value in event.summary.value
+            if value.metadata.plugin_data.plugin_name == "scalars"
+        ]
     if path.suffix == ".csv":
         with path.open(newline="", encoding="utf-8") as file:
             return [[number(cell) for cell in line] for line in csv.reader(file)]
@@ -530,18 +573,11 @@ def different(path: str, theirs: Any, ours: Any, rtol: float, atol: float) -> li
     if type(theirs) is not type(ours):
         return [f"{path}: {shown(theirs)}, by ours {shown(ours)}"]
     if isinstance(theirs, dict):
-        if list(theirs) != list(ours):
-            missing = [key for key in theirs if key not in ours]
-            added = [key for key in ours if key not in theirs]
-            if missing or added:
-                return [f"{path}: by ours without the keys {missing}, with the keys {added}"]
-            place = next(i for i, (a, b) in enumerate(zip(theirs, ours, strict=True)) if a != b)
-            return [f"{path}: keys {list(theirs)[place:]}, by ours in the order {list(ours)[place:]}"]
-        return [
-            line
-            for key in theirs
-            for line in different(f"{path}/{key}".lstrip("/"), theirs[key], ours[key], rtol, atol)
-        ]
+        lines = different_keys(path, list(theirs), list(ours))
+        for key in theirs:
+            if key in ours:
+                lines += different(f"{path}/{key}".lstrip("/"), theirs[key], ours[key], rtol, atol)
+        return lines
     if isinstance(theirs, list | tuple):
         if len(theirs) != len(ours):
             return [f"{path}: {shown(theirs)}, by ours {shown(ours)}"]
@@ -550,6 +586,17 @@ def different(path: str, theirs: Any, ours: Any, rtol: float, atol: float) -> li
     if isinstance(theirs, np.ndarray | np.generic | float | int | bool):
         return different_numbers(path, np.asarray(theirs), np.asarray(ours), rtol, atol)
     return [] if theirs == ours else [f"{path}: {shown(theirs)}, by ours {shown(ours)}"]
+
+
+def different_keys(path: str, theirs: list[Any], ours: list[Any]) -> list[str]:
+    missing = [key for key in theirs if key not in ours]
+    added = [key for key in ours if key not in theirs]
+    if missing or added:
+        return [f"{path}: by ours without the keys {missing}, with the keys {added}"]
+    place = next((i for i, (a, b) in enumerate(zip(theirs, ours, strict=True)) if a != b), None)
+    if place is None:
+        return []
+    return [f"{path}: keys {theirs[place:]}, by ours in the order {ours[place:]}"]
 
 
 def different_numbers(path: str, theirs: Any, ours: Any, rtol: float, atol: float) -> list[str]:

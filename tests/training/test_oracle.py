@@ -1,11 +1,15 @@
 """`toolkit.fit` is `model.fit` and `toolkit.fit_many` is both, by an oracle that is itself tried first."""
 
+import copy
+import inspect
 import random
 
+import keras
 import pytest
+import sklearn.model_selection
 from training import cases_calls, cases_many, cases_own, cases_plain
-from training.models import Seer, classifier, dense
-from training.oracle import OUTCOMES, check_fit, check_many, check_resume
+from training.models import BINARY, Seer, X, classifier, dense, sequential
+from training.oracle import OUTCOMES, check_fit, check_many, check_resume, different
 
 import toolkit
 
@@ -119,6 +123,16 @@ def test_the_oracle_sees_models_that_are_mistaken_for_one_another(tmp_path, unco
         check_many(case, tmp_path, "planted")
 
 
+def test_the_arguments_of_model_fit_come_in_its_order(tmp_path):
+    theirs = list(inspect.signature(keras.Model.fit).parameters)[1:]
+    assert list(inspect.signature(toolkit.fit).parameters)[1:][: len(theirs)] == theirs
+
+    def train(model, x, y, batch_size, epochs, verbose, shuffle, validation_split):
+        return toolkit.fit(model, x, y, batch_size, epochs, verbose, None, validation_split, None, shuffle)
+
+    check_fit(cases_plain.case(dense, validation_split=0.2), tmp_path, ours=train)
+
+
 @pytest.mark.parametrize("name", FIT)
 def test_fit_is_model_fit(name, tmp_path):
     check_fit(FIT[name], tmp_path)
@@ -132,3 +146,34 @@ def test_fit_many_is_fit_and_model_fit(name, tmp_path):
 @pytest.mark.parametrize("name", RESUMED)
 def test_a_run_that_goes_on_is_an_undisturbed_one(name, tmp_path):
     check_resume(RESUMED[name], tmp_path)
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "AUC", keras.metrics.F1Score(threshold=0.5)])
+def test_cross_validate_is_model_fit_on_each_fold(metric):
+    def build_model(rows):
+        scale = keras.layers.Normalization(mean=rows.mean(axis=0), variance=rows.var(axis=0))
+        return sequential(
+            scale,
+            keras.layers.Dense(4),
+            keras.layers.Dropout(0.2),
+            keras.layers.Dense(1, activation="sigmoid"),
+            optimizer="adam",
+            loss="binary_crossentropy",
+            metrics=[copy.deepcopy(metric)],
+        )
+
+    options = {"epochs": 3, "batch_size": 8, "shuffle": False, "verbose": 0}
+    folds = list(sklearn.model_selection.KFold(3, shuffle=True, random_state=5).split(X))
+    keras.utils.clear_session(free_memory=False)
+    models = []
+    for i, (rows, _) in enumerate(folds):
+        keras.utils.set_random_seed(5 + i)
+        models.append(build_model(X[rows]))
+    keras.utils.set_random_seed(5)
+    wanted = tuple(
+        model.fit(X[rows], BINARY[rows], validation_data=(X[held], BINARY[held]), **options).history
+        for model, (rows, held) in zip(models, folds, strict=True)
+    )
+    keras.utils.clear_session(free_memory=False)
+    result = toolkit.cross_validate(build_model, X, BINARY, folds=3, seed=5, **options)
+    assert not different("histories", wanted, result.histories, 1e-4, 1e-5)
