@@ -245,6 +245,18 @@ def test_build_compiled():
     assert list(model.get_metrics_result()) == ["loss", "mae", "area"]
 
 
+def test_build_optimizer():
+    paths = []
+    for train in (_keras.build_optimizer, lambda model: model.fit(np.ones((2, 2)), np.ones(2), verbose=0)):
+        keras.utils.clear_session()
+        model = dense_model(optimizer=keras.optimizers.LossScaleOptimizer(keras.optimizers.Nadam()))
+        train(model)
+        paths.append([variable.path for variable in model.optimizer.variables])
+    assert paths[0] == paths[1]
+    _keras.build_optimizer(model)  # does nothing to what is built
+    assert int(model.optimizer.iterations) == 1
+
+
 def test_output_spec():
     model = keras.Sequential([layers.Dropout(0.5), layers.Dense(3)])
     spec = _keras.output_spec(model, keras.KerasTensor((None, 2)))

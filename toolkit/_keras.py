@@ -217,9 +217,19 @@ def build_compiled(model: Any, y: Any, y_pred: Any) -> None:
         y: Its targets, as `keras.KerasTensor`.
         y_pred: Its outputs, likewise.
     """
-    for compiled in (model._compile_metrics, model._compile_loss):
-        if compiled is not None and not compiled.built:
-            compiled.build(y, y_pred)
+    metrics, loss = model._compile_metrics, model._compile_loss
+    if metrics is not None and not metrics.built:
+        metrics.build(y, y_pred)
+    if loss is not None and not loss.built:
+        backend.compute_output_spec(model._compute_loss, None, y, y_pred, training=False)
+
+
+def build_optimizer(model: Any) -> None:
+    """Make the variables of a model's optimizer, with the names that they get in training."""
+    optimizer = model.optimizer
+    if optimizer is not None and not optimizer.built:
+        with backend.name_scope(optimizer.name, caller=optimizer):
+            optimizer.build(model.trainable_variables)
 
 
 def build_symbolically(model: Any, batch: Any) -> None:

@@ -84,10 +84,10 @@ def why_alone(member: Member, table: Table) -> str:
     model: Any = member.model
     if table.sparse or any(leaf is None or leaf.dtype.kind in "US" for leaf in table.leaves):
         return "the data are sparse, or strings, or lack a part"
-    if not model.built:
-        return "it is not built"
     if type(model).__name__ not in ("Sequential", "Functional") or not _is_kerass(model):
         return f"{type(model).__name__} is a class of its own"
+    if not model.built:
+        return "it is not built"
     overridden = [name for name in ("train_step", "test_step", "call", "compute_loss") if name in vars(model)]
     if overridden:
         return f"it has a {overridden[0]} of its own"

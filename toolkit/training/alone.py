@@ -131,11 +131,18 @@ def _all_finite(weights: list[Any]) -> tf.Tensor:
 
 
 def _has_own_logs(model: keras.Model) -> bool:
-    """Say whether the logs of a step may be other than the results of the metrics."""
+    """Say whether the logs of a step may be other than the results that the metrics have after it."""
     names = ("train_step", "test_step", "compute_metrics", "get_metrics_result")
+    if not all(type(metric).__module__.startswith("keras.src.") for metric in _metrics_of(model)):
+        return True
     return any(
         name in vars(model) or getattr(type(model), name) is not getattr(keras.Model, name) for name in names
     )
+
+
+def _metrics_of(model: keras.Model) -> list[keras.metrics.Metric]:
+    passed = keras.tree.flatten(_keras.compile_settings(model))
+    return [*model.metrics, *(each for each in passed if isinstance(each, keras.metrics.Metric))]
 
 
 def build_what_a_batch_would(model: keras.Model, feed: Feed) -> None:
@@ -146,8 +153,8 @@ def build_what_a_batch_would(model: keras.Model, feed: Feed) -> None:
     _, y, _ = keras.utils.unpack_x_y_sample_weight(feed.table.spec())
     structure = getattr(model, "_outputs_struct", None)
     y_pred = outputs[0] if structure is None else structure
-    if model.trainable_variables and not model.optimizer.built:
-        model.optimizer.build(model.trainable_variables)
+    if model.trainable_variables:
+        _keras.build_optimizer(model)
     _keras.build_compiled(model, y, y_pred)
 
 

@@ -223,8 +223,7 @@ def _check_resumable(member: Member, table: Table | None) -> None:
         raise ValueError("`checkpoint` must be None beside BackupAndRestore. Received: both")
     if not model.built and table is not None:
         _keras.build_symbolically(model, table.spec())
-    if not model.optimizer.built:
-        model.optimizer.build(model.trainable_variables)
+    _keras.build_optimizer(model)
 
 
 def _variables(model: keras.Model) -> list[Any]:

@@ -107,9 +107,6 @@ class Stack:
 
     def _stack_optimizer(self) -> None:
         optimizers = [member.model.optimizer for member in self.members]
-        for member, optimizer in zip(self.members, optimizers, strict=True):
-            if not optimizer.built:
-                optimizer.build(member.model.trainable_variables)
         self.optimizer = type(optimizers[0]).from_config(optimizers[0].get_config())
         self.rates = None
         if isinstance(optimizers[0].get_config()["learning_rate"], float):
