@@ -34,7 +34,9 @@ def describe(name: str) -> dict[str, Any]:
     title, _, rest = (ast.get_docstring(tree) or "").partition("\n")
     entries = dict(
         re.findall(
-            r"^(Teaches|Data|Source|Published|Takes|Try next) +(.+(?:\n .+)*)", rest, flags=re.MULTILINE
+            r"^(Teaches|Data|Source|Published|Takes|Try next) +(.+(?:\n .+)*)",
+            rest,
+            flags=re.MULTILINE,
         )
     )
     expected = {
@@ -54,7 +56,9 @@ def listing() -> str:
     for name in names():
         about = describe(name)
         for entry in (about["title"], f"Data: {about['Data']}", f"Expected: {_scores(about)}"):
-            lines += textwrap.wrap(entry, 80, initial_indent=f"{name:<16}", subsequent_indent=" " * 16)
+            lines += textwrap.wrap(
+                entry, 80, initial_indent=f"{name:<16}", subsequent_indent=" " * 16
+            )
             name = ""
     return "\n".join([*lines, "", USAGE])
 
@@ -78,7 +82,9 @@ def table() -> str:
 def _scores(about: dict[str, Any]) -> str:
     """Return the ranges of the scores on test rows, or of all where a lesson has none."""
     ranges = about["expected"]
-    judged = {key: ends for key, ends in ranges.items() if key.startswith(("test_", "cv_"))} or ranges
+    judged = {
+        key: ends for key, ends in ranges.items() if key.startswith(("test_", "cv_"))
+    } or ranges
     return ", ".join(f"{key} {low} to {high}" for key, (low, high) in judged.items())
 
 
@@ -105,7 +111,9 @@ def run(name: str) -> None:
     from toolkit.run import begin
 
     del sys.argv[1]
-    os.environ.setdefault("RECIPES_COMMAND", "python -m recipes")  # scripts/recipe has said its own name
+    os.environ.setdefault(
+        "RECIPES_COMMAND", "python -m recipes"
+    )  # scripts/recipe has said its own name
     begin(Path(__file__).with_name(f"{name}.py"), sys.argv[1:])
     runpy.run_module(f"recipes.{name}", run_name="__main__", alter_sys=True)
 

@@ -41,13 +41,14 @@ class Progress:
     """Keras's bar on a terminal, a line an epoch elsewhere; one bar for all epochs where there are many."""
 
     def __init__(self, verbose: str | int, epochs: int, groups: int = 1) -> None:
-        terminal = sys.stdout.isatty() or "ipykernel" in sys.modules
+        notebook = "ipykernel" in sys.modules
+        terminal = sys.stdout.isatty() or notebook
         self.verbose = int(verbose) if verbose != "auto" else 1 if terminal else 2
         self.epochs = epochs
         many = verbose == "auto" and epochs * groups > MANY_EPOCHS
         self.every = math.ceil(epochs * groups / 20) if many else 1
         self.groups = groups
-        self.one_bar = epochs > MANY_EPOCHS
+        self.one_bar = epochs > MANY_EPOCHS or notebook  # where lines cannot be scrolled out of sight
         self.bar: Any = None
 
     def start(self, name: str) -> None:
@@ -77,8 +78,9 @@ class Progress:
         """Show the epoch's logs."""
         if self.verbose == 1:
             position = self.epoch + 1 if self.one_bar else self.steps
-            self.bar.update(position, _numbers(logs), finalize=not self.one_bar)
-            self.bar = self.bar if self.one_bar else None
+            last = not self.one_bar or position == self.epochs
+            self.bar.update(position, _numbers(logs), finalize=last)
+            self.bar = None if last else self.bar
         if self.verbose == 2 and ((self.epoch + 1) % self.every == 0 or self.epoch == 0):
             seconds = time.perf_counter() - self.started
             shown = "".join(f" - {name}: {to_text(value)}" for name, value in logs.items())
