@@ -1,6 +1,7 @@
 """Cases of `fit_many` and of runs that are killed and go on."""
 
 import functools
+import inspect
 
 import keras
 import numpy as np
@@ -44,9 +45,8 @@ near = {"rtol": 1e-4, "atol": 1e-5}
 
 
 def many(build, x=X, y=Y, splits=HALVES, **options):
-    """Make a case: the models are built from their position where `build` takes one."""
-    takes_a_position = build.__code__.co_argcount if hasattr(build, "__code__") else 0
-    make = build if takes_a_position else lambda i: build()
+    """Make a case: the models are built from their position where `build` takes an `i`."""
+    make = build if "i" in inspect.signature(build).parameters else lambda i: build()
     return case(make, x, y, splits=splits, batch_size=8, **(near | options))
 
 

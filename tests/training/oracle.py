@@ -199,12 +199,12 @@ class Verdict:
         if case.refused is not None or case.raises is not None:
             self.differences.append(f"trained, and should have refused: {case.refused or case.raises}")
             return
+        if case.log is not None and not any(re.search(case.log, record) for record in self.records):
+            self.differences.append(f"log: must have {case.log!r}. It has: {self.records}")
         for name, (theirs, ours) in pairs.items():
             ours = without_what_is_built_early(theirs, ours)
             differences = different("", theirs, ours, case.rtol, case.atol)
             self.differences += [f"{name}{': ' if name else ''}{line}" for line in differences]
-        if case.log is not None and not any(re.search(case.log, record) for record in self.records):
-            self.differences.append(f"log: must have {case.log!r}. It has: {self.records}")
 
     def _judge_error(self, error: BaseException, seen: Seen) -> None:
         case = self.case

@@ -7,7 +7,7 @@ import random
 import keras
 import pytest
 import sklearn.model_selection
-from training import cases_calls, cases_many, cases_own, cases_plain
+from training import cases_calls, cases_many, cases_own, cases_plain, oracle
 from training.models import BINARY, Seer, X, classifier, dense, sequential
 from training.oracle import OUTCOMES, check_fit, check_many, check_resume, different
 
@@ -118,8 +118,11 @@ def test_the_oracle_sees_models_that_are_mistaken_for_one_another(tmp_path, unco
         ]
 
     monkeypatch.setattr(toolkit, "fit_many", fit_many)
+    monkeypatch.setattr(oracle, "SHOWN", 1000)
     case = cases_many.many(classifier, y=cases_many.LABELS, splits=cases_many.ALONE, log="2 models as one")
-    with pytest.raises(pytest.fail.Exception, match=r"(?s)model.fit: model 1.*fit: model 2.*log: must have"):
+    with pytest.raises(
+        pytest.fail.Exception, match=r"(?s)log: must have.*model.fit: model 1.*\nfit: model 2"
+    ):
         check_many(case, tmp_path, "planted")
 
 
