@@ -128,7 +128,7 @@ def main(
     run.score(test_accuracy=scores["accuracy"])
     toolkit.save(model, run.path("model.keras"))
 
-    # 5. Use it on two reviews of the same words, whose multi-hot vectors would be the same.
+    # 5. Use: two reviews of the same words, whose multi-hot vectors would be the same.
     sentences = ["it was not bad at all, it was good", "it was not good at all, it was bad"]
     tokens = [toolkit.encode(each, data.word_index, num_words=NUM_WORDS) for each in sentences]
     padded = keras.utils.pad_sequences(tokens, maxlen=maxlen)  # (2, maxlen)

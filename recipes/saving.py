@@ -121,7 +121,7 @@ def main(run: Run, *, epochs: int = 100) -> None:
     linear = LinearRegression().fit(x, y)
     run.score(linear_mae=np.abs(y_test - linear.predict(x_test)).mean())
 
-    # 3. One network, written three ways; each is trained and saved.
+    # 3. One network, written three ways: each is trained and saved.
     models = {
         "sequential": build_sequential(features),
         "functional": build_functional(features),

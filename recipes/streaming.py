@@ -35,7 +35,6 @@ EXPECTED = {
     "stream_megabytes": (0, 80),
 }
 QUICK = {"epochs": 1}
-Name = Literal["reuters", "boston_housing", "mnist", "imdb"]
 Records = tfds.core.DatasetBuilder
 NUM_WORDS = 10_000
 
@@ -78,7 +77,7 @@ def build_model(shape: tuple[int, ...], head: toolkit.Head) -> keras.Model:
 def main(
     run: Run,
     *,
-    dataset: Name = "reuters",
+    dataset: Literal["reuters", "boston_housing", "mnist", "imdb"] = "reuters",
     folds: int = 2,
     epochs: int = 4,
     buffer: int = 5000,
@@ -129,7 +128,7 @@ def main(
     mean_loss = np.mean([curve["val_loss"] for curve in curves], axis=0)  # (epochs,)
     best_epochs = int(mean_loss.argmin()) + 1
 
-    # 4. All training rows, and how fast and how lean that is; one look at the test rows.
+    # 4. All training rows: how fast is the stream, and how lean? Then one look at the test rows.
     model = build_model(shape, head)
     train = stream(records, "train", read, buffer)
     started = perf_counter()
@@ -160,7 +159,7 @@ def main(
 # The rest is no part of the lesson: four data sets, of two kinds, in one way.
 
 
-def load(run: Run, dataset: Name) -> toolkit.Dataset:
+def load(run: Run, dataset: str) -> toolkit.Dataset:
     """Load a data set; a text with all of its words."""
     if dataset == "reuters":
         return run.data.reuters(num_words=100_000)
