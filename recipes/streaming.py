@@ -51,7 +51,8 @@ def stream(records: Records, split: str, read: Read, buffer: int = 1) -> tf.data
     # as the buffer holds.
     rows = rows.shuffle(buffer)
     batches = rows.ragged_batch(32)  # ragged: texts are not of one length
-    if isinstance(batches.element_spec[0], tf.RaggedTensorSpec):
+    is_text = isinstance(batches.element_spec[0], tf.RaggedTensorSpec)
+    if is_text:
         # Only here do texts become vectors of 10,000 numbers: 32 of them fit into any memory.
         batches = batches.map(lambda x, y: (toolkit.multi_hot(x, NUM_WORDS), y))
     batches = batches.prefetch(1)  # the next batch is made while the model trains on this one
@@ -150,9 +151,7 @@ def main(
     scores = model.evaluate(x_test, y_test, verbose=0, return_dict=True)
     score(run, f"memory_{head.metric}", scores[head.metric])
     run.score(memory_megabytes=held.added)
-    guess = model.predict(x_test[:1], verbose=0)[0]  # a number for each class, or the price
-    answer = guess[0] if len(guess) == 1 else guess.argmax()
-    print(f"The first test row: {answer}, in truth {y_test[0]}")
+    print_guess(model, x_test[:1], y_test[0])
     score_baselines(run, head.metric, (x, y), (x_test, y_test))
 
 
@@ -183,6 +182,12 @@ def in_memory(data: toolkit.Dataset, is_text: bool) -> list[tuple[np.ndarray, np
         known = [np.where(text < NUM_WORDS, text, 2) for text in texts]
         parts.append((toolkit.multi_hot(known, NUM_WORDS), labels))
     return parts
+
+
+def print_guess(model: keras.Model, x: np.ndarray, truth: float) -> None:
+    """Print what the model says of one row: its most probable class, or its price."""
+    guess = model.predict(x, verbose=0)[0]
+    print(f"The first test row: {guess[0] if len(guess) == 1 else guess.argmax()}, truth {truth}")
 
 
 def print_speed(way: str, rows: int, started: float) -> None:

@@ -95,7 +95,7 @@ def train_frozen(body: keras.Sequential, x: np.ndarray, y: np.ndarray, splits: l
     nets = [take_over(body) for _ in splits]
     for net in nets:
         # The new output layer is random: its first, large errors would spoil what the body knows.
-        net.layers[0].trainable = False
+        net.layers[0].trainable = False  # layers[0] is the body, layers[1] the output layer
     train(nets, x, y, splits, rate=0.003, epochs=epochs)
     return nets
 
