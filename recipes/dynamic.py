@@ -128,6 +128,7 @@ def main(run: Run, *, hidden_layers: int = 1, tolerance: float = 1e-3, epochs: i
         model.compile(optimizer="rmsprop", loss="mse", metrics=["mae"], run_eagerly=eagerly)
         model.fit(x, y, shuffle=False, verbose=0)
     predictions = [model.predict(x_test, verbose=0) for model in models]  # 3 x (102, 1)
+    # ptp is the largest minus the smallest: here of three predictions for the same house.
     run.score(ways_difference=np.ptp(predictions, axis=0).max())
 
     # 4. Train the first of them on. The callback puts the weights of the best epoch back at the
@@ -158,7 +159,7 @@ def main(run: Run, *, hidden_layers: int = 1, tolerance: float = 1e-3, epochs: i
     # 6. Save it, and load it in a new process: the predictions are exactly the same.
     prediction = model.predict(x_test, verbose=0)  # (102, 1)
     path = toolkit.save(model, run.path("model.keras"))
-    (loaded,) = run.predict_elsewhere([path], x_test)
+    loaded = run.predict_elsewhere([path], x_test)[0]  # of a list with one file: (102, 1)
     run.score(loaded_difference=np.abs(prediction - loaded).max())
     print(f"A test house: predicted {prediction[0, 0]:.1f}, sold for {y_test[0]:.1f}")
 

@@ -128,7 +128,7 @@ def main(
     run.score(test_accuracy=scores["accuracy"])
     toolkit.save(model, run.path("model.keras"))
 
-    # 5. Use it on two reviews of the same words, whose multi-hot vectors would be the same.
+    # 5. Use: two reviews of the same words, whose multi-hot vectors would be the same.
     sentences = ["it was not bad at all, it was good", "it was not good at all, it was bad"]
     tokens = [toolkit.encode(each, data.word_index, num_words=NUM_WORDS) for each in sentences]
     padded = keras.utils.pad_sequences(tokens, maxlen=maxlen)  # (2, maxlen)
@@ -139,8 +139,9 @@ def main(
     # 6. The space of the words: which ones does training give a similar vector, and which an
     #    opposite one? Rare words are left out, for their vectors have hardly moved.
     vectors = model.get_layer("words").get_weights()[0]  # (10000, 32)
-    vectors = vectors[: min(3000, len(data.word_index) + 4)]
-    token = toolkit.encode(word, data.word_index, num_words=len(vectors))[-1]
+    count = min(3000, len(data.word_index) + 4)  # the numbers 0 to 3 stand for no words
+    vectors = vectors[:count]
+    token = toolkit.encode(word, data.word_index, num_words=count)[-1]  # the first one is "start"
     run.figure("words.png", draw_neighbors(vectors, token, data.word_index))
 
 

@@ -134,7 +134,7 @@ def main(
     run.score(test_accuracy=scores["accuracy"])
     toolkit.save(model, run.path("model.keras"))
 
-    # 6. What the model sees in the first of them.
+    # 6. A look inside: what the model sees in the first test image.
     run.figure("filters.png", draw_filters(model, x_test[0]))
 
 

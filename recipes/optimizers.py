@@ -100,7 +100,7 @@ def main(run: Run, *, epochs: int = 1, round_epochs: int = 2) -> None:
     linear = RidgeClassifier(alpha=100).fit(x[rows], y[rows])
     run.score(linear_accuracy=linear.score(x_test, y_test))
 
-    # 3. A walk through a valley, where one can see what each optimizer does.
+    # 3. A walk through a valley: in two dimensions one can see what each optimizer does.
     paths = {name: walk(make(rate)) for name, (make, rate) in OPTIMIZERS.items()}
     run.figure("valley.png", draw_paths(paths))
 
@@ -121,12 +121,13 @@ def main(run: Run, *, epochs: int = 1, round_epochs: int = 2) -> None:
     print_losses(table)
     run.figure("rates.png", draw_rates(table, epochs))
 
-    # 5. Train on with the best, round by round, for as long as the validation loss falls. A second
-    #    `fit` goes on where the first one stopped: model and optimizer keep what they have learned.
+    # 5. Rounds: train on with the best for as long as the validation loss falls. A second `fit`
+    #    goes on where the first one stopped, for model and optimizer keep what they have learned.
     model = models[losses.argmin()]
     curves = histories[losses.argmin()].history
     loss = losses.min()
     lowest = np.inf
+    done = epochs
     log = keras.callbacks.CSVLogger(run.path("history.csv"), append=True)
     while loss < lowest:
         lowest = loss
@@ -135,18 +136,18 @@ def main(run: Run, *, epochs: int = 1, round_epochs: int = 2) -> None:
             model,
             x[rows],
             y[rows],
-            initial_epoch=epochs,  # the number to begin to count from
-            epochs=epochs + round_epochs,  # the number to stop at
+            initial_epoch=done,  # the number of epochs behind us
+            epochs=done + round_epochs,  # the number at which to stop
             validation_data=(x[watched], y[watched]),
             callbacks=[log],
         )
-        epochs += round_epochs
+        done += round_epochs
         loss = history.history["val_loss"][-1]
         for key, values in history.history.items():
             curves[key] += values
     model.set_weights(best_weights)  # for the last round made it worse
     axes = toolkit.plot_history(curves, title="MNIST: training in rounds", unit="cross-entropy")
-    mark_epoch(axes, epochs - round_epochs, "weights kept")
+    mark_epoch(axes, done - round_epochs, "weights kept")
     run.figure("loss.png", axes)
 
     # 6. One look at the test rows.

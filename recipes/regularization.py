@@ -53,13 +53,9 @@ def build_model(
         # noise_shape (None, 1): one toss of a coin for a whole row, not one for each activation.
         model.add(layers.Dropout(rate=rate, noise_shape=noise_shape, seed=seed))
     model.add(layers.Dense(units=1, activation="sigmoid"))
-    # The penalties are part of the loss. The metric of the same name has none of them, so it can be
-    # compared between models.
-    model.compile(
-        optimizer="rmsprop",
-        loss="binary_crossentropy",
-        metrics=["accuracy", "binary_crossentropy"],
-    )
+    # The loss holds the penalties. The metric of that name does not, and can be compared.
+    metrics = ["accuracy", "binary_crossentropy"]
+    model.compile(optimizer="rmsprop", loss="binary_crossentropy", metrics=metrics)
     return model
 
 

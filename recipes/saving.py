@@ -121,7 +121,7 @@ def main(run: Run, *, epochs: int = 100) -> None:
     linear = LinearRegression().fit(x, y)
     run.score(linear_mae=np.abs(y_test - linear.predict(x_test)).mean())
 
-    # 3. One network, written three ways; each is trained and saved.
+    # 3. One network, written three ways: each is trained and saved.
     models = {
         "sequential": build_sequential(features),
         "functional": build_functional(features),
@@ -164,6 +164,7 @@ def main(run: Run, *, epochs: int = 100) -> None:
     serving = tf.saved_model.load(run.path("serving"))
     prediction = model.predict(x_test, verbose=0)
     parts = [prediction, twin(x_test), serving.serve(x_test)]  # 3 x (102, 1)
+    # ptp is the largest minus the smallest: here of three predictions for the same house.
     run.score(parts_difference=np.ptp(parts, axis=0).max())
     print(f"A test house: predicted {prediction[0, 0]:.1f}, sold for {y_test[0]:.1f}")
 

@@ -95,7 +95,7 @@ def train_frozen(body: keras.Sequential, x: np.ndarray, y: np.ndarray, splits: l
     nets = [take_over(body) for _ in splits]
     for net in nets:
         # The new output layer is random: its first, large errors would spoil what the body knows.
-        net.layers[0].trainable = False
+        net.layers[0].trainable = False  # layers[0] is the body, layers[1] the output layer
     train(nets, x, y, splits, rate=0.003, epochs=epochs)
     return nets
 
@@ -136,8 +136,8 @@ def main(run: Run, *, labels: int = 200, draws: int = 10, alike: bool = False, e
     # 3. A task without labels: give back the image. All classes may be in it: nobody names them.
     encoder = learn_images(np.concatenate([x_old, x]))  # (60000, 784)
 
-    # 4. Few labels, drawn again and again, for a single draw may be a lucky one; and the baselines:
-    #    the more frequent class, and a linear model.
+    # 4. Few labels: they are drawn again and again, for a single draw may be a lucky one. The
+    #    baselines are the more frequent class and a linear model.
     random = np.random.default_rng(run.seed)
     rows = [random.permutation(len(x))[:labels] for _ in range(draws)]
     linear_models = [LogisticRegression(max_iter=1000).fit(x[draw], y[draw]) for draw in rows]
@@ -167,8 +167,8 @@ def main(run: Run, *, labels: int = 200, draws: int = 10, alike: bool = False, e
     run.score(test_accuracy=unfrozen.mean())
     toolkit.save(nets[0], run.path("model.keras"))
 
-    # 8. Does it pay? In nearly every draw of sandals and shirts. With --alike half of the draws are
-    #    lost: the eight classes seem to need little of what tells a T-shirt from a shirt.
+    # 8. The gain: transfer pays in nearly every draw of sandals and shirts. With --alike half of
+    #    the draws are lost: eight classes seem to need little of what tells T-shirts from shirts.
     ways = {
         "linear model": linear,
         "nothing taken over": scratch,

@@ -22,6 +22,7 @@ def test_it_sees_what_is_held_in_between_and_given_back_before_the_end():
         after = held()
     assert after < before + 100  # else the last look would do
     assert before + 290 < peak.megabytes < before + 400
+    assert 290 < peak.added < 400
 
 
 def test_it_does_not_see_what_was_held_before():
@@ -32,6 +33,7 @@ def test_it_does_not_see_what_was_held_before():
     with PeakMemory() as small:
         time.sleep(0.1)
     assert small.megabytes < large.megabytes - 200
+    assert small.added < 100
 
 
 def test_an_error_ends_the_watch_and_is_passed_on():

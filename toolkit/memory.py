@@ -17,18 +17,19 @@ class PeakMemory:
 
     >>> with PeakMemory() as peak:
     ...     zeros = bytearray(50_000_000)
-    >>> peak.megabytes > 50
+    >>> peak.megabytes > peak.added > 0
     True
     """
 
     def __init__(self) -> None:
-        self.megabytes = 0.0
+        self.megabytes = self._before = 0.0
         self._process = psutil.Process()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
     def __enter__(self) -> "PeakMemory":
         self._look()
+        self._before = self.megabytes
         self._thread.start()
         return self
 
@@ -38,6 +39,11 @@ class PeakMemory:
         self._ended.set()
         self._thread.join()
         self._look()
+
+    @property
+    def added(self) -> float:
+        """By how much that is more than at the begin of the block, in millions of bytes."""
+        return self.megabytes - self._before
 
     def _watch(self) -> None:
         while not self._ended.wait(0.01):

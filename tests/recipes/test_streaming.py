@@ -14,8 +14,9 @@ import tensorflow_datasets as tfds
 from conftest import ROOT
 
 import toolkit
-from recipes.streaming import build_model, stream
+from recipes.streaming import build_model, main, stream
 from toolkit.records import prepare, reader
+from toolkit.run import Run
 
 NAMES = ["reuters", "boston_housing", "mnist", "imdb"]
 
@@ -233,3 +234,17 @@ except tfds.core.DatasetNotFoundError:
     result = subprocess.run(command, capture_output=True, text=True, env=env, check=False, timeout=300)
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines()[-1] == "done"
+
+
+def test_the_run_that_writes_the_records_gives_the_numbers_of_a_later_one_in_a_study_too(tmp_path):
+    metrics = []
+    for folder in ("streaming/first", "streaming/second", "streaming/study/seed=0"):
+        (tmp_path / folder).mkdir(parents=True)
+        keras.utils.set_random_seed(0)
+        run = Run("streaming", tmp_path / folder, toolkit.Data("sample"), 0, {}, True)
+        main(run, dataset="boston_housing", epochs=2)
+        metrics.append({key: value for key, value in run.metrics.items() if not key.endswith("megabytes")})
+        keras.utils.clear_session()
+    assert metrics[0] == metrics[1] == metrics[2]
+    assert {"test_mae", "memory_mae"} <= set(metrics[0])
+    assert [path.parent.name for path in tmp_path.rglob("boston_housing")] == ["sample"]  # written once
