@@ -134,6 +134,10 @@ def state_differences(model: Any, names: set[str], weights: Path, assets: Path) 
         assets: The folder of assets, which need not be there.
     """
     store, files = _Comparison(weights), saving_lib.DiskIOStore(assets.name, mode="w")
+    # Layers with factors of LoRA, which are zeros after a load, would write what they quantize anew.
+    merging = [layer for layer in all_layers(model) if getattr(layer, "lora_enabled", False)]
+    for layer in merging:
+        layer.lora_enabled = False
     try:
         saving_lib._save_state(model, store, files, inner_path="", visited_saveables=set())
         contents = [
@@ -145,6 +149,8 @@ def state_differences(model: Any, names: set[str], weights: Path, assets: Path) 
             for folder in (assets, Path(files.working_dir))
         ]
     finally:
+        for layer in merging:
+            layer.lora_enabled = True
         store.close()
         files.close()
     one, other = contents

@@ -499,14 +499,6 @@ HOSTILE = {
         edited(lambda config, dense: config.__setitem__("compile_config", None)),
         "differ: /optimizer",
     ),
-    "other optimizer": (
-        edited(
-            lambda config, dense: config["compile_config"]["optimizer"].update(
-                class_name="SGD", config={"learning_rate": 0.1}
-            )
-        ),
-        "differ: /optimizer",
-    ),
     "layer called without input": (node_without_tensor, "calls a layer on no input"),
     "array of a type with a size": (with_setting(activation=NUMPY), "a type that is no number"),
     "vocabulary from a path": (
@@ -566,10 +558,6 @@ HOSTILE = {
             )
         ),
         "differ|not stored",
-    ),
-    "part of the optimizer": (
-        with_weights(lambda file: file.__delitem__("optimizer/vars/5")),
-        "differ: /optimizer",
     ),
 }
 

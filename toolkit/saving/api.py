@@ -15,6 +15,7 @@ import shutil
 import socket
 import stat
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Any, Literal
 
@@ -101,14 +102,27 @@ def _like(target: Path, *written: Path) -> None:
 
 
 def _load_back(whole: Path) -> Any:
-    try:
-        return load(whole)
-    except ValueError as error:
-        raise lost(
-            f"{reason(error.__cause__ or error)}\nA class must make and build its sublayers in `build`, "
-            "such as `self.hidden.build(shape)`, take and return each argument in `__init__` and "
-            "`get_config`, and use only what is registered."
-        ) from error
+    """Load what was written; what it warns of is told where `save` was called."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            loaded = load(whole)
+        except ValueError as error:
+            raise lost(_way_out(reason(error.__cause__ or error))) from error
+    for warning in caught:
+        if issubclass(warning.category, UserWarning):
+            warnings.warn(warning.message, stacklevel=3)
+    return loaded
+
+
+def _way_out(text: str) -> str:
+    """Add what to change to a reason for which a model does not come back."""
+    if "differ: " in text or "could not be loaded" in text or "expected" in text:
+        text += (
+            "\nA class must make and build its sublayers in `build`, such as `self.hidden.build(shape)`, "
+            "and take and return each argument in `__init__` and `get_config`."
+        )
+    return text
 
 
 def load(

@@ -93,15 +93,20 @@ def build(folder: Path, stored: Stored, trusted: bool) -> Any:
             model.compile_from_config(compiled)
             optimizer = getattr(model, "optimizer", None)
             scaled = any(name.startswith("/optimizer/inner_optimizer/") for name in state)
-            trained = (
-                len(state) > 2
-            )  # else Keras stored its step and learning rate alone, before any training
+            trained = len(state) > 2  # else Keras stored its step and learning rate alone
             if trained and scaled != isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
                 # Keras wraps an optimizer by the policy of the model, which it does not save.
                 model.dtype_policy = "mixed_float16" if scaled else "float32"
                 model.compile_from_config(compiled)
-            if not trained and len(state) != len(getattr(optimizer, "variables", ())):
+            if len(state) != len(getattr(optimizer, "variables", ())):
                 names -= state
+                if trained:
+                    # A layer was frozen, unfrozen or quantized after training, and Keras drops the state.
+                    warnings.warn(
+                        "the state of the optimizer is that of other weights: it starts anew. Compile a "
+                        "model again after layers were frozen, unfrozen or quantized",
+                        stacklevel=4,
+                    )
         _keras.load_state(model, weights, assets)
         differ = _keras.state_differences(model, names, weights, assets)
     if names.isdisjoint(state):
