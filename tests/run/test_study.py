@@ -4,48 +4,15 @@ import pty
 import random
 import re
 import signal
-import subprocess
-import sys
 import time
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT
-from run.guess import COMMAND, COUNTING, FAKES, TRAINING
+from run.guess import TRAINING, finish, logged, the_study
 from scipy import stats
 
 from toolkit.run import results, study
-
-
-@pytest.fixture
-def counting(tmp_path):
-    """A recipe whose runs take a moment, and write down that they begin and end."""
-    for name, text in (FAKES | {"guess.py": COUNTING + COMMAND}).items():
-        (tmp_path / name).write_text(text)
-
-    def start(*args, **kwargs):
-        environment = os.environ | {"PYTHONPATH": str(ROOT), "LOG": str(tmp_path / "log")}
-        words = [sys.executable, str(tmp_path / "guess.py"), "--out", str(tmp_path / "runs"), *args]
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True} | kwargs
-        return subprocess.Popen(words, env=environment, **pipes)
-
-    return start
-
-
-def finish(process):
-    out = process.communicate(timeout=100)[0]
-    return process.returncode, out
-
-
-def logged(folder):
-    return Counter((folder / "log").read_text().splitlines())
-
-
-def the_study(folder):
-    (path,) = folder.glob("runs/guess/*/study.json")
-    return path.parent, json.loads(path.read_text())
 
 
 def test_seeds_and_settings_are_run_side_by_side_to_the_scores_of_each_alone(run, folders):
