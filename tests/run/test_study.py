@@ -4,6 +4,7 @@ import pty
 import random
 import re
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -177,6 +178,22 @@ def test_the_interval_of_the_mean_is_students():
     values = np.random.default_rng(0).normal(size=7)
     low, high = stats.t.interval(0.95, 6, values.mean(), stats.sem(values))
     assert results.interval(values.tolist()) == pytest.approx((high - low) / 2)
+
+
+def test_numbers_of_any_size_stay_apart():
+    values = [1.234567e-07, 1.1e-07, 123456.7, 0.123456789]
+    table = results.table(some(values, label="a=1") + some(values[:2], label="b" * 40))
+    for line in table.splitlines():
+        assert len(line.split()) == 7  # a name, and six numbers or their heads
+
+
+def test_a_reader_that_leaves_ends_the_study_without_a_complaint(counting, tmp_path):
+    process = counting("--seeds", "4", "--jobs", "1", stderr=subprocess.PIPE)
+    assert process.stdout.readline().startswith("[1/4]")
+    process.stdout.close()
+    assert process.wait(timeout=60) == 141
+    assert process.stderr.read() == ""
+    process.stderr.close()
 
 
 def test_one_run_has_no_spread():

@@ -73,7 +73,8 @@ class Cluster:
             raise ConnectionError("The scheduler of the cluster is gone") from error
         except Exception as error:
             content = report.read(self.folder / place)
-            failed = {"status": "failed", "error": f"{type(error).__name__}: {error}"}
+            words = " ".join(f"{type(error).__name__}: {error}".split())
+            failed = {"status": "failed", "error": words}
             report.write(self.folder / place / "report.json", content | failed)
 
     def interrupt(self) -> None:

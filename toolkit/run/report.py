@@ -15,6 +15,8 @@ from toolkit.data import Dataset
 from toolkit.run.options import KEPT, Common
 from toolkit.run.recipe import Recipe
 
+BROKEN_PIPE = 128 + 13  # the exit status, as shells give it, when whoever read our output has left
+
 Range = tuple[float, float]
 Status = Literal["waiting", "running", "finished", "interrupted", "failed"]
 Verdict = Literal["inside", "outside", "not judged"]

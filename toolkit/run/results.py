@@ -83,8 +83,8 @@ def table(results: Sequence[Result]) -> str:
             one = len(values) < 2  # what cannot be known of it stays empty
             spread = "" if one else f"{statistics.stdev(values):.3g}"
             half = "" if one else f"{interval(values):.2g}"
-            cells = f"{statistics.mean(values):>10.4g}{half:>8}{spread:>9}"
-            cells += f"{min(values):>9.4g}{max(values):>9.4g}{len(values):>7}"
+            mean, low, high = map(report.number, (statistics.mean(values), min(values), max(values)))
+            cells = f"{mean:>10}{half:>8}{spread:>9}{low:>9}{high:>9}{len(values):>7}"
             lines.append(f"  {label or 'default options':<{width + 2}}{cells}")
     return "\n".join(lines)
 

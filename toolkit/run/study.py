@@ -89,6 +89,8 @@ def _work(recipe: Recipe, folder: Path, jobs: Sequence[Job], common: Common) -> 
     try:
         ended = _run_waiting(recipe, folder, jobs, common)
         return _conclude(recipe, folder, jobs, ended)
+    except BrokenPipeError:
+        return report.BROKEN_PIPE
     except OSError as error:  # a full disk, no cluster
         print(f"{recipe.name}: {error}", file=sys.stderr)
         return 1
