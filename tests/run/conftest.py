@@ -2,9 +2,13 @@
 
 import importlib.util
 import json
+import os
+import subprocess
+import sys
 
 import pytest
-from run.guess import COMMAND, LESSON
+from conftest import ROOT
+from run.guess import COMMAND, COUNTING, FAKES, LESSON
 
 from toolkit.run import cli
 
@@ -42,3 +46,18 @@ def folders(tmp_path):
         return sorted(new)
 
     return folders
+
+
+@pytest.fixture
+def counting(tmp_path):
+    """A recipe whose runs take a moment, and write down that they begin and end."""
+    for name, text in (FAKES | {"guess.py": COUNTING + COMMAND}).items():
+        (tmp_path / name).write_text(text)
+
+    def start(*args, **kwargs):
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "LOG": str(tmp_path / "log")}
+        words = [sys.executable, str(tmp_path / "guess.py"), "--out", str(tmp_path / "runs"), *args]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True} | kwargs
+        return subprocess.Popen(words, env=environment, **pipes)
+
+    return start

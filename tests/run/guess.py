@@ -1,4 +1,7 @@
-"""Small recipes, as files of their own, for the tests of the command line."""
+"""Small recipes, as files of their own, for the tests of the command line, and what their runs leave."""
+
+import json
+from collections import Counter
 
 LESSON = '''
 """Guess the mean price.
@@ -127,3 +130,17 @@ def main(run, *, units: int = 1, seconds: float = 0.1, note: str = ""):
     run.score(other=1, test_draw=random.random() + units)
     write("ends")
 '''
+
+
+def finish(process):
+    out = process.communicate(timeout=100)[0]
+    return process.returncode, out
+
+
+def logged(folder):
+    return Counter((folder / "log").read_text().splitlines())
+
+
+def the_study(folder):
+    (path,) = folder.glob("runs/guess/*/study.json")
+    return path.parent, json.loads(path.read_text())

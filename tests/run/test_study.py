@@ -5,47 +5,15 @@ import random
 import re
 import signal
 import subprocess
-import sys
 import time
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT
-from run.guess import COMMAND, COUNTING, FAKES, TRAINING
+from run.guess import TRAINING, finish, logged, the_study
 from scipy import stats
 
 from toolkit.run import results, study
-
-
-@pytest.fixture
-def counting(tmp_path):
-    """A recipe whose runs take a moment, and write down that they begin and end."""
-    for name, text in (FAKES | {"guess.py": COUNTING + COMMAND}).items():
-        (tmp_path / name).write_text(text)
-
-    def start(*args, **kwargs):
-        environment = os.environ | {"PYTHONPATH": str(ROOT), "LOG": str(tmp_path / "log")}
-        words = [sys.executable, str(tmp_path / "guess.py"), "--out", str(tmp_path / "runs"), *args]
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True} | kwargs
-        return subprocess.Popen(words, env=environment, **pipes)
-
-    return start
-
-
-def finish(process):
-    out = process.communicate(timeout=100)[0]
-    return process.returncode, out
-
-
-def logged(folder):
-    return Counter((folder / "log").read_text().splitlines())
-
-
-def the_study(folder):
-    (path,) = folder.glob("runs/guess/*/study.json")
-    return path.parent, json.loads(path.read_text())
 
 
 def test_seeds_and_settings_are_run_side_by_side_to_the_scores_of_each_alone(run, folders):
@@ -210,6 +178,22 @@ def test_the_interval_of_the_mean_is_students():
     values = np.random.default_rng(0).normal(size=7)
     low, high = stats.t.interval(0.95, 6, values.mean(), stats.sem(values))
     assert results.interval(values.tolist()) == pytest.approx((high - low) / 2)
+
+
+def test_numbers_of_any_size_stay_apart():
+    values = [1.234567e-07, 1.1e-07, 123456.7, 0.123456789]
+    table = results.table(some(values, label="a=1") + some(values[:2], label="b" * 40))
+    for line in table.splitlines():
+        assert len(line.split()) == 7  # a name, and six numbers or their heads
+
+
+def test_a_reader_that_leaves_ends_the_study_without_a_complaint(counting, tmp_path):
+    process = counting("--seeds", "4", "--jobs", "1", stderr=subprocess.PIPE)
+    assert process.stdout.readline().startswith("[1/4]")
+    process.stdout.close()
+    assert process.wait(timeout=60) == 141
+    assert process.stderr.read() == ""
+    process.stderr.close()
 
 
 def test_one_run_has_no_spread():

@@ -159,8 +159,8 @@ def _asked(recipe: Recipe, args: Sequence[str]) -> tuple[options.Options, option
     """Return the options of the one run that is asked for; a study is run here, and ends the process."""
     chosen, common = options.parse(recipe, args)
     if common.resume is not None:
-        own = options.Common(out=common.out, resume=common.resume, jobs=common.jobs)
-        if chosen != recipe.defaults() or common != own:
+        alone = {name: getattr(common, name) for name in ("out", "resume", "jobs", "cluster", "insecure")}
+        if chosen != recipe.defaults() or common != options.Common(**alone):
             text = f"--resume takes the options from the folder's report. Received: {' '.join(args)}"
             options.refuse(recipe, text)
         if (common.resume / "study.json").exists():

@@ -21,8 +21,6 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-BROKEN_PIPE = 128 + 13  # the status that a shell gives for it
-
 
 def run(recipe: Recipe, options: Options, common: Common, folder: Path) -> int:
     """Run a recipe once, and return the exit status.
@@ -83,7 +81,7 @@ def _run(recipe: Recipe, options: Options, common: Common, folder: Path) -> int:
     except KeyboardInterrupt:
         status, code = "interrupted", 130
     except BrokenPipeError:  # whoever read what we print has left, as `head` does
-        status, code = "interrupted", BROKEN_PIPE
+        status, code = "interrupted", report.BROKEN_PIPE
     except OSError as error:  # no data, a full disk: the message is the whole story
         error_text = str(error)
     except ValueError as error:
@@ -99,7 +97,7 @@ def _run(recipe: Recipe, options: Options, common: Common, folder: Path) -> int:
         write(status, error_text)
     if code == 2:
         print(f"{recipe.name}: {error_text}", file=sys.stderr)
-    elif code != BROKEN_PIPE:
+    elif code != report.BROKEN_PIPE:
         report.conclude(said, default, folder, f"{recipe.typed} --resume {folder}")
     return code
 

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import io
+import ipaddress
 import itertools
 import json
 import re
@@ -11,6 +12,7 @@ import sys
 import textwrap
 import types
 import typing
+import urllib.parse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
@@ -45,6 +47,10 @@ class Common:
     """NAME=A,B,C: run with each of these values of an option; several of these: with every combination."""
     jobs: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
     """So many runs of --seeds and --set at once; by default, as many as cores and free memory allow."""
+    cluster: Annotated[str | None, tyro.conf.arg(metavar="ADDRESS")] = None
+    """Run --seeds and --set on a Dask cluster, by the address of its scheduler."""
+    insecure: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Use a cluster on other machines without TLS: whoever reaches it runs code on all of them."""
     resume: Folder = None
     """The folder of a run or study that was cut short: go on there, with its options, to the same numbers."""
 
@@ -169,8 +175,28 @@ def _check(recipe: Recipe, options: Options, common: Common) -> None:
             refuse(recipe, f"--{name.replace('_', '-')} must be greater than 0. Received: {value}")
     if not 0 <= common.seed <= 2**32 - common.seeds:
         refuse(recipe, f"--seed must be in 0..{2**32 - common.seeds}. Received: {common.seed}")
+    if common.cluster is not None and (reason := unsafe(common.cluster, common.insecure)):
+        refuse(recipe, f"--cluster {reason}. Received: {common.cluster}")
     if common.data_dir is not None and not common.data_dir.expanduser().is_dir():
         refuse(recipe, f"--data-dir must be a folder that is there. Received: {common.data_dir}")
+
+
+def unsafe(address: str, insecure: bool) -> str:
+    """Say why an address is not to be used: what one sends there, all can read and change; "" if it may be.
+
+    >>> unsafe("tcp://127.0.0.1:8786", insecure=False), unsafe("tls://10.0.0.5:8786", insecure=False)
+    ('', '')
+    >>> unsafe("tcp://10.0.0.5:8786", insecure=False)[:42]
+    'must be tls://... or an address of this ma'
+    """
+    parts = urllib.parse.urlsplit(address if "://" in address else f"tcp://{address}")
+    try:
+        here = parts.hostname == "localhost" or ipaddress.ip_address(parts.hostname or "").is_loopback
+    except ValueError:  # a name
+        here = False
+    if here or insecure or parts.scheme == "tls":
+        return ""
+    return "must be tls://... or an address of this machine, or else --insecure must be said"
 
 
 def _metavar(hint: Any) -> str | None:

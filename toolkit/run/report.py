@@ -15,6 +15,8 @@ from toolkit.data import Dataset
 from toolkit.run.options import KEPT, Common
 from toolkit.run.recipe import Recipe
 
+BROKEN_PIPE = 128 + 13  # the exit status, as shells give it, when whoever read our output has left
+
 Range = tuple[float, float]
 Status = Literal["waiting", "running", "finished", "interrupted", "failed"]
 Verdict = Literal["inside", "outside", "not judged"]
@@ -22,8 +24,13 @@ Verdict = Literal["inside", "outside", "not judged"]
 
 def write(path: Path, content: Any) -> None:
     """Write JSON; the file appears whole or not at all."""
+    write_bytes(path, (json.dumps(content, indent=2, default=str) + "\n").encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file, which appears whole or not at all."""
     with _files.whole(path) as unfinished:
-        unfinished.write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")
+        unfinished.write_bytes(content)
 
 
 def read(folder: Path) -> dict[str, Any]:

@@ -71,20 +71,20 @@ def table(results: Sequence[Result]) -> str:
     """Return mean, its 95% interval, standard deviation and range of each score, a line a variant.
 
     >>> print(table([Result("", seed, {"test_mae": 2.0 + seed}, Path()) for seed in (0, 1)]))
-    test_mae                          mean     ±      std   lowest  highest  seeds
-      default options                  2.5   6.4    0.707        2        3      2
+    test_mae                         mean       ±      std   lowest  highest  seeds
+      default options                 2.5     6.4    0.707        2        3      2
     """
-    width = max(24, *(len(result.label) for result in results))
+    width = max(23, *(len(result.label) for result in results))
     lines = []
     for metric in dict.fromkeys(name for result in results for name in result.metrics):
-        head = f"{'mean':>10}{'±':>6}{'std':>9}{'lowest':>9}{'highest':>9}{'seeds':>7}"
+        head = f"{'mean':>10}{'±':>8}{'std':>9}{'lowest':>9}{'highest':>9}{'seeds':>7}"
         lines.append(f"{metric:<{width + 4}}{head}")
         for label, values in _by_label(results, metric).items():
             one = len(values) < 2  # what cannot be known of it stays empty
             spread = "" if one else f"{statistics.stdev(values):.3g}"
             half = "" if one else f"{interval(values):.2g}"
-            cells = f"{statistics.mean(values):>10.4g}{half:>6}{spread:>9}"
-            cells += f"{min(values):>9.4g}{max(values):>9.4g}{len(values):>7}"
+            mean, low, high = map(report.number, (statistics.mean(values), min(values), max(values)))
+            cells = f"{mean:>10}{half:>8}{spread:>9}{low:>9}{high:>9}{len(values):>7}"
             lines.append(f"  {label or 'default options':<{width + 2}}{cells}")
     return "\n".join(lines)
 

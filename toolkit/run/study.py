@@ -10,25 +10,24 @@ import dataclasses
 import datetime
 import itertools
 import json
-import os
 import re
 import shutil
-import signal
-import subprocess
 import sys
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from toolkit.run import options, report, results
+from toolkit.run import options, processes, report, results
 from toolkit.run.options import Common, Options
+from toolkit.run.processes import Processes
 from toolkit.run.recipe import Recipe
 
+if TYPE_CHECKING:
+    from toolkit.run.cluster import Cluster
+
 VERSION = 1  # of study.json
-TRIES = 3  # a run that is killed so many times is given up
-JOB_BYTES = 2_000_000_000  # of memory: the most that a recipe takes
+INTERRUPTED = "Interrupted"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,79 +86,45 @@ def resume(recipe: Recipe, folder: Path, common: Common) -> int:
 
 def _work(recipe: Recipe, folder: Path, jobs: Sequence[Job], common: Common) -> int:
     """Run what is not finished; then show the table, draw the figure, and return the exit status."""
+    try:
+        ended = _run_waiting(recipe, folder, jobs, common)
+        return _conclude(recipe, folder, jobs, ended)
+    except BrokenPipeError:
+        return report.BROKEN_PIPE
+    except OSError as error:  # a full disk, no cluster
+        print(f"{recipe.name}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:  # a second one: what runs has been killed
+        return 130
+
+
+def _run_waiting(recipe: Recipe, folder: Path, jobs: Sequence[Job], common: Common) -> str:
+    """Run what is not finished; return why that ended before its end, or ""."""
     waiting = [job for job in jobs if report.read(folder / job.folder)["status"] != "finished"]
-    number = min(common.jobs or _default_jobs(), max(1, len(waiting)))
-    progress = Progress(len(jobs), len(jobs) - len(waiting), number)
-    interrupted = False
-    with _Processes(recipe, folder) as processes, _executor(number) as executor:
-        futures = {executor.submit(processes.run, job): job for job in waiting}
+    ended = ""
+    with _workers(recipe, folder, common, len(waiting)) as workers:
+        progress = Progress(len(jobs), len(jobs) - len(waiting), workers.number)
+        futures = {workers.submit(job.folder): job for job in waiting}
         try:
             for future in concurrent.futures.as_completed(futures):
-                future.result()
-                progress.show(futures[future].title, report.read(folder / futures[future].folder))
-        except KeyboardInterrupt:
-            interrupted = True
-            executor.shutdown(wait=False, cancel_futures=True)
-            processes.interrupt()
+                job = futures.pop(future)  # what it holds is no longer needed
+                workers.finish(job.folder, future)
+                progress.show(job.title, report.read(folder / job.folder))
+        except (KeyboardInterrupt, ConnectionError) as error:
+            ended = str(error) or INTERRUPTED
+            workers.interrupt()
     progress.end()
-    return _conclude(recipe, folder, jobs, interrupted)
+    return ended
 
 
-class _Processes:
-    """The runs of a study as processes on this machine; those that are left at the end are killed."""
+def _workers(recipe: Recipe, folder: Path, common: Common, waiting: int) -> "Processes | Cluster":
+    """Return what runs the jobs: this machine, or those of a cluster."""
+    if common.cluster is None:
+        number = min(common.jobs or processes.default_number(), max(1, waiting))
+        return Processes(recipe.start, folder, number)
+    from toolkit.run.cluster import Cluster  # an extra
 
-    def __init__(self, recipe: Recipe, folder: Path) -> None:
-        self.recipe, self.folder = recipe, folder
-        self.running: set[subprocess.Popen[bytes]] = set()
-        self.ended = False
-        self.lock = threading.Lock()  # no process may begin after all have been told to end
-
-    def __enter__(self) -> "_Processes":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.ended = True
-        with self.lock:
-            for process in self.running:
-                process.kill()
-
-    def interrupt(self) -> None:
-        """Tell all of them to end, as Ctrl-C would."""
-        self.ended = True
-        with self.lock:
-            for process in self.running:
-                process.send_signal(signal.SIGINT)
-
-    def run(self, job: Job) -> None:
-        """Run a job to its end, and again, from its checkpoint, if something else kills it."""
-        place = self.folder / job.folder
-        for _ in range(TRIES):
-            with (place / "output.txt").open("ab") as output:
-                with self.lock:
-                    if self.ended:
-                        return
-                    process = self._start(place, output)
-                    self.running.add(process)
-                status = process.wait()
-                self.running.discard(process)
-            content = report.read(place)
-            if content["status"] not in ("waiting", "running"):
-                return
-        if not self.ended:
-            error = f"it ended {TRIES} times before its end, with status {status}"
-            report.write(place / "report.json", content | {"status": "failed", "error": error})
-
-    def _start(self, place: Path, output: Any) -> subprocess.Popen[bytes]:
-        # The code of this process, wherever else there is some; a session of its own: Ctrl-C shall come once.
-        paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
-        return subprocess.Popen(
-            [sys.executable, *self.recipe.start, "--resume", str(place)],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))},
-            start_new_session=True,
-        )
+    return Cluster(recipe.start, folder, common.cluster)
 
 
 class Progress:
@@ -207,7 +172,7 @@ class Progress:
             print(f"\r\x1b[K{line[: shutil.get_terminal_size().columns - 1]}", end="", flush=True)
 
 
-def _conclude(recipe: Recipe, folder: Path, jobs: Sequence[Job], interrupted: bool) -> int:
+def _conclude(recipe: Recipe, folder: Path, jobs: Sequence[Job], ended: str) -> int:
     """Write and show what came out."""
     reports = [report.read(folder / job.folder) for job in jobs]
     _write(folder, recipe, jobs)
@@ -231,12 +196,10 @@ def _conclude(recipe: Recipe, folder: Path, jobs: Sequence[Job], interrupted: bo
     if outside:
         print(f"{outside} of {len(finished)} runs landed outside the expected ranges.")
     if len(finished) < len(jobs):
-        word = "Interrupted: " if interrupted else ""
-        print(
-            f"{word}{len(finished)} of {len(jobs)} runs are done. {recipe.typed} --resume {folder} goes on."
-        )
+        done = f"{ended}{': ' * bool(ended)}{len(finished)} of {len(jobs)} runs are done."
+        print(f"{done} {recipe.typed} --resume {folder} goes on.")
     print(f"Results: {folder}")
-    return 130 if interrupted else int(bool(outside or failed))
+    return 130 if ended == INTERRUPTED else int(bool(outside or len(finished) < len(jobs)))
 
 
 def _write(folder: Path, recipe: Recipe, jobs: Sequence[Job]) -> None:
@@ -258,29 +221,3 @@ def _new_place(folder: Path, label: str, seed: int) -> Path:
             place.mkdir(parents=True)
             return place
     raise AssertionError("itertools.count has no end")
-
-
-def _executor(number: int) -> concurrent.futures.Executor:
-    """Return what runs so many jobs at once, each on its share of the cores."""
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-    shares = iter([cores[i::number] or cores[i % max(1, len(cores)) :][:1] for i in range(number)])
-
-    def pin() -> None:
-        if cores:
-            os.sched_setaffinity(0, next(shares))  # of this thread, and of the processes that it starts
-
-    return concurrent.futures.ThreadPoolExecutor(number, initializer=pin)
-
-
-def _default_jobs() -> int:
-    """Return how many runs the cores and the free memory allow at once; on a GPU, one."""
-    if any(Path(device).exists() for device in ("/dev/nvidia0", "/dev/dxg")):
-        return 1
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        found = re.search(r"MemAvailable: +(\d+) kB", Path("/proc/meminfo").read_text())
-        free = int(found[1]) * 1024 if found else free
-    except (AttributeError, ValueError, OSError):  # not Linux
-        return cores
-    return max(1, min(cores, free // JOB_BYTES))
