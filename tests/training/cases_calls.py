@@ -387,7 +387,9 @@ SETTINGS = {
     ),
     "compiled again": case(lambda: again(), **VALIDATION),
     "a layer made untrainable, not compiled again": case(lambda: untrainable()),
-    "a layer made untrainable after a training": case(lambda: untrainable(trained(dense()))),
+    "a layer made untrainable after a training": case(
+        lambda: untrainable(trained(dense())), refused="compiled again after layers were added, frozen"
+    ),
     "a layer added, not compiled again": case(lambda: longer()),
     "infinity among the weights": case(lambda: bounded()),
     "no trainable weights": case(

@@ -29,6 +29,7 @@ import toolkit
 
 REFUSALS = (ValueError, TypeError, NotImplementedError)
 DEFAULTS = {"batch_size": 16, "epochs": 3, "verbose": 0, "shuffle": False}
+THOROUGH = True  # whether to look, too, at what comes of a model's further use, which takes as long again
 SHOWN = 25  # differences of a case
 OUTCOMES = TABLES["model.fit and toolkit.fit"]  # by the kind of case
 Seen = dict[str, Any]
@@ -401,7 +402,7 @@ def seen_after(
     }
     for each, model, (x, y, options) in zip(seen, models, parts, strict=True):
         each["x, y"] = copied([x, y])
-        if go_on and model is models[-1]:
+        if go_on and THOROUGH and model is models[-1]:
             each |= afterwards(model, x, y, options)
     return seen
 
@@ -618,7 +619,9 @@ def different_numbers(path: str, theirs: Any, ours: Any, rtol: float, atol: floa
 def array_of(tensor: Any) -> Any:
     if isinstance(tensor, tf.SparseTensor):
         return tf.sparse.to_dense(tensor).numpy()
-    return tensor.to_list() if isinstance(tensor, tf.RaggedTensor) else np.asarray(tensor)
+    if isinstance(tensor, tf.RaggedTensor):
+        return tensor.to_list()
+    return tensor.numpy() if isinstance(tensor, tf.Tensor) else np.asarray(tensor)  # of bfloat16, too
 
 
 def shown(value: Any) -> str:

@@ -136,17 +136,28 @@ def test_the_arguments_of_model_fit_come_in_its_order(tmp_path):
     check_fit(cases_plain.case(dense, validation_split=0.2), tmp_path, ours=train)
 
 
-@pytest.mark.parametrize("name", FIT)
+def some(names):
+    """Leave each second case, and the further use of the models, to the slow tests."""
+    return [pytest.param(name, marks=[pytest.mark.slow] * (i % 2)) for i, name in enumerate(names)]
+
+
+@pytest.fixture(autouse=True)
+def thorough(request, monkeypatch):
+    quick = "not slow" in request.config.getoption("markexpr") and "name" in request.fixturenames
+    monkeypatch.setattr(oracle, "THOROUGH", not quick)
+
+
+@pytest.mark.parametrize("name", some(FIT))
 def test_fit_is_model_fit(name, tmp_path):
     check_fit(FIT[name], tmp_path)
 
 
-@pytest.mark.parametrize("name", MANY)
+@pytest.mark.parametrize("name", some(MANY))
 def test_fit_many_is_fit_and_model_fit(name, tmp_path):
     check_many(MANY[name], tmp_path)
 
 
-@pytest.mark.parametrize("name", RESUMED)
+@pytest.mark.parametrize("name", some(RESUMED))
 def test_a_run_that_goes_on_is_an_undisturbed_one(name, tmp_path):
     check_resume(RESUMED[name], tmp_path)
 

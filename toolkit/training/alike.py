@@ -91,6 +91,8 @@ def why_alone(member: Member, table: Table) -> str:
     overridden = [name for name in ("train_step", "test_step", "call", "compute_loss") if name in vars(model)]
     if overridden:
         return f"it has a {overridden[0]} of its own"
+    if len(model.outputs) > 1:  # Keras weighs the loss of each by sizes that it knows, or does not
+        return "it has several outputs"
     if member.settings.validation_steps is not None or model.steps_per_execution != 1:
         return "validation_steps or steps_per_execution is set"
     reason = _why_not_layers(model) or _why_not_optimizer(model) or _why_not_compiled(model)
