@@ -18,8 +18,8 @@ USAGE = """\
 usage: python -m recipes [NAME [OPTIONS]]
        python -m recipes notebook NAME [--out FILE.ipynb]
 
-Without a NAME, list the recipes; with one, run it (NAME --help: its options), or write it as a Jupyter
-notebook.
+Without a NAME, list the recipes; with one, run it (NAME --help: its options),
+or write it as a Jupyter notebook.
 """
 
 

@@ -183,6 +183,17 @@ def test_xla_gives_the_same_numbers():
     np.testing.assert_allclose(histories[1], histories[0], rtol=1e-5)
 
 
+@pytest.mark.parametrize("rows", [75, 64])  # with an uneven last batch, and without
+def test_xla_compiles_recurrent_layers(rows):
+    losses = []
+    for jit in (False, True):  # a warning that XLA cannot compile it would be an error here
+        keras.utils.set_random_seed(1)
+        model = masked(layers.LSTM(4))
+        history = fit(model, TOKENS[:rows], Y[:rows], batch_size=16, epochs=2, verbose=0, jit=jit)
+        losses.append(history.history["loss"])
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
+
+
 class OnTheHost(layers.Layer):
     """An op that XLA does not know."""
 

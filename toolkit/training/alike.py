@@ -23,10 +23,9 @@ LAYERS = [
     "Identity", "Flatten", "Reshape", "Permute", "RepeatVector", "Concatenate", "Add", "Subtract",
     "Multiply", "Average", "Maximum", "Minimum", "Dropout", "SpatialDropout1D", "SpatialDropout2D",
     "GaussianNoise", "GaussianDropout", "BatchNormalization", "LayerNormalization", "UnitNormalization",
-    "Normalization", "Rescaling", "Embedding", "Conv1D", "Conv2D", "MaxPooling1D", "MaxPooling2D",
-    "AveragePooling1D", "AveragePooling2D", "GlobalMaxPooling1D", "GlobalMaxPooling2D",
-    "GlobalAveragePooling1D", "GlobalAveragePooling2D", "ZeroPadding1D", "ZeroPadding2D", "Cropping1D",
-    "SimpleRNN", "LSTM", "GRU", "SimpleRNNCell", "LSTMCell", "GRUCell", "Sequential", "Functional",
+    "Normalization", "Rescaling", "Embedding", "MaxPooling1D", "MaxPooling2D", "GlobalMaxPooling1D",
+    "GlobalMaxPooling2D", "GlobalAveragePooling1D", "GlobalAveragePooling2D", "ZeroPadding1D",
+    "ZeroPadding2D", "Cropping1D", "Sequential", "Functional",
 ]
 LOSSES = [
     "MeanSquaredError", "MeanAbsoluteError", "MeanAbsolutePercentageError", "MeanSquaredLogarithmicError",

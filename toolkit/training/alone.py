@@ -76,8 +76,7 @@ class Alone:
     def train(self, epoch: int, heard: Heard) -> list[dict[str, Any]]:
         """Take the steps of an epoch and return the logs, in a list of one."""
         member, model = self.members[0], self.model
-        if self.finite is None and member.settings.check_finite:
-            self.training.step.get_concrete_function()  # makes the weights of a model that is not built
+        if self.finite is None and member.settings.check_finite and model.built:
             self._watch_weights()
         steps = self.steps
         if model.stop_training:  # before the first batch: Keras looks after it
@@ -108,12 +107,14 @@ class Alone:
 
     def all_finite(self) -> list[bool]:
         """Say whether all weights are finite that were so at the start."""
-        return [self.finite is None or bool(self.finite())]
+        if self.finite is None:  # the first epoch has built the model
+            self._watch_weights(all_of_them=True)
+        return [bool(self.finite())]
 
-    def _watch_weights(self) -> None:
+    def _watch_weights(self, all_of_them: bool = False) -> None:
         """Note which weights are finite: a constant of infinity is no divergence."""
         floats = [each for each in self.model.weights if keras.backend.is_float_dtype(each.dtype)]
-        finite = [each for each in floats if _all_finite([each])]
+        finite = [each for each in floats if all_of_them or _all_finite([each])]
         function = tf.function(lambda: _all_finite(finite), autograph=False)
         self.finite = function.get_concrete_function()
 
