@@ -164,6 +164,32 @@ def test_state_differences(tmp_path):
         assert "/layers/dense/vars/1" in _keras.state_differences(another, names, weights, assets)
 
 
+def test_same_bits():
+    one = np.array([[1.0, np.nan], [0.0, 2.0]], "float32")
+    assert _keras.same_bits(one, one.copy(order="F"))
+    assert not _keras.same_bits(one, -one)
+    assert not _keras.same_bits(np.zeros(2, "float32"), -np.zeros(2, "float32"))
+    assert _keras.same_bits(np.array(1), np.array(1))
+    half = keras.ops.convert_to_numpy(keras.ops.ones((2,), "bfloat16"))
+    assert _keras.same_bits(half, half.view("V2"))
+
+
+def test_quick_walk(tmp_path):
+    model = keras.Sequential([keras.Input((3,)), layers.Dense(2), layers.Dropout(0.5), layers.Dense(1)])
+    model.compile("adam", "mse", metrics=["mae"])
+    model.fit(np.ones((2, 3)), np.ones((2, 1)), verbose=0)
+    kinds = {each: _keras.saving_lib.get_attr_skipset(each) for each in ("Layer", "Metric", "Optimizer")}
+    model.save_weights(tmp_path / "plain.weights.h5")
+    with _keras.quick_walk():
+        model.save_weights(tmp_path / "quick.weights.h5")
+        for kind, names in kinds.items():
+            assert _keras.saving_lib.get_attr_skipset(kind) == names
+            assert _keras.saving_lib.get_attr_skipset(kind) is _keras.saving_lib.get_attr_skipset(kind)
+    assert not hasattr(_keras.saving_lib.get_attr_skipset, "cache_info")
+    plain, quick = ((tmp_path / f"{name}.weights.h5").read_bytes() for name in ("plain", "quick"))
+    assert len(plain) == len(quick)
+
+
 def test_compile_settings():
     model = keras.Sequential([keras.Input((2,)), layers.Dense(1)])
     assert _keras.compile_settings(model) == {}

@@ -7,7 +7,6 @@ wrote it: `load` reads the file once, in a folder of its own, checks all of it, 
 
 import contextlib
 import errno
-import hashlib
 import math
 import os
 import re
@@ -21,6 +20,7 @@ from typing import Any, Literal
 
 import keras
 
+from toolkit import _keras
 from toolkit._files import flush, replace
 from toolkit.saving.comparing import compare, refuse_what_would_not_come_back
 from toolkit.saving.isolated import try_out
@@ -33,7 +33,7 @@ def save(model: Any, path: str | Path) -> Path:
     """Save architecture, weights, compile settings and optimizer state to one `.keras` file.
 
     The file is written beside `path`, flushed to the disk, loaded back and compared (every weight, and the
-    predictions for two generated rows) before it takes the place of an earlier one. A crash at any moment
+    predictions for a generated row) before it takes the place of an earlier one. A crash at any moment
     leaves the earlier file or the new one, with the mode and owner of the earlier one; another hard link to
     that keeps its content. `NAME.keras.sha256`, for `sha256sum -c` and for `load`, is removed before the file
     is replaced and written after it: where it stands, it is right. The model stays as it is. What is lost and
@@ -74,11 +74,11 @@ def save(model: Any, path: str | Path) -> Path:
     folder = Path(tempfile.mkdtemp("", f".saving-{socket.gethostname()}-{os.getpid()}-", target.parent))
     try:
         whole, checksum = folder / "model.keras", folder / "sha256"
-        model.save(whole)
+        with _keras.quick_walk():
+            model.save(whole)
         flush(whole)
-        with whole.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        compare(model, _load_back(whole))
+        loaded, digest = _load_back(whole)
+        compare(model, loaded)
         checksum.write_bytes(os.fsencode(f"{digest}  {target.name}\n"))
         _like(target, whole, checksum)
         flush(checksum)
@@ -103,18 +103,24 @@ def _like(target: Path, *written: Path) -> None:
             path.chmod(stat.S_IMODE(old.st_mode))
 
 
-def _load_back(whole: Path) -> Any:
-    """Load what was written; what it warns of is told where `save` was called."""
+def _load_back(whole: Path) -> tuple[Any, str]:
+    """Load what was written, and give its sha256; what is warned of is told where `save` was called."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            loaded = load(whole)
-        except ValueError as error:
-            raise lost(_way_out(reason(error.__cause__ or error))) from error
+            loaded, digest = read(whole, None, trusted=False)
+        except Exception as error:
+            if _is_of_the_disk(error):
+                raise
+            raise lost(_way_out(reason(error))) from error
     for warning in caught:
         if issubclass(warning.category, UserWarning):
             warnings.warn(warning.message, stacklevel=3)
-    return loaded
+    return loaded, digest
+
+
+def _is_of_the_disk(error: Exception) -> bool:
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def _way_out(text: str) -> str:
@@ -191,7 +197,7 @@ def load(
             sha256 = sha256 or try_out(path, seconds, megabytes)
         return read(path, sha256, trusted)[0]
     except Exception as error:  # zipfile, h5py, Keras and TensorFlow raise of all kinds
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if _is_of_the_disk(error):
             raise  # the fault of the disk that the members are on
         raise ValueError(f"{path} is refused: {reason(error)}") from error
 

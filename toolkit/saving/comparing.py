@@ -95,7 +95,7 @@ def _weights_that_differ(model: Any, loaded: Any) -> list[str]:
     differ = []
     for variable, other in _weights(model, loaded):
         one, two = map(keras.ops.convert_to_numpy, (variable, other))
-        if (one.dtype, one.shape) != (two.dtype, two.shape) or one.tobytes() != two.tobytes():
+        if (one.dtype, one.shape) != (two.dtype, two.shape) or not _keras.same_bits(one, two):
             differ.append(variable.path)
     return differ
 
@@ -186,7 +186,7 @@ def _compare_predictions(model: Any, loaded: Any) -> None:
     with _as_it_was(model):
         predicted = try_to_predict(model)
     if isinstance(predicted, Exception):
-        _warn("only weights were compared: no rows could be generated for predictions")
+        _warn("only weights were compared: no row could be generated for predictions")
         return
     x, prediction = predicted
     if _close(prediction, _predict(loaded, x)):
@@ -198,8 +198,8 @@ def _compare_predictions(model: Any, loaded: Any) -> None:
     _warn("only weights were compared: two calls of the model on the same rows gave other predictions")
 
 
-def try_to_predict(model: Any, count: int = 2) -> tuple[dict[str, Any], Any] | Exception:
-    """Return generated rows, as arguments of `call`, with what the model predicts; or why it cannot.
+def try_to_predict(model: Any) -> tuple[dict[str, Any], Any] | Exception:
+    """Return a generated row, as arguments of `call`, with what the model predicts; or why it cannot.
 
     Sizes that the model leaves open are large first: of an image that is smaller than its kernel, a
     convolution by oneDNN returns whatever lay in memory, without an error.
@@ -207,14 +207,14 @@ def try_to_predict(model: Any, count: int = 2) -> tuple[dict[str, Any], Any] | E
     failure = Exception()
     for unknown in (256, 32, 4):
         try:
-            x = _rows(model, count, unknown)
+            x = _rows(model, unknown)
             return x, _predict(model, x)
         except Exception as error:
             failure = error
     return failure
 
 
-def _rows(model: Any, count: int, unknown: int) -> dict[str, Any]:
+def _rows(model: Any, unknown: int) -> dict[str, Any]:
     """Generate arguments of `call`, with `unknown` in place of sizes that are open."""
     random_state = np.random.default_rng(0)
     tables = any(vars(layer).keys() & {"input_dim", "num_tokens"} for layer in _keras.all_layers(model))
@@ -226,9 +226,7 @@ def _rows(model: Any, count: int, unknown: int) -> dict[str, Any]:
             return {key: rows(value, dtype) for key, value in spec.items()}
         if not all(size is None or isinstance(size, int) for size in spec):
             return type(spec)(rows(value, dtype) for value in spec)
-        shape = [count if size is None else size for size in spec[:1]] + [
-            size or unknown for size in spec[1:]
-        ]
+        shape = [1 if size is None else size for size in spec[:1]] + [size or unknown for size in spec[1:]]
         if dtype == "string":
             return tf.fill(shape, "a")
         if tables or not dtype.startswith(("float", "bfloat")):

@@ -191,7 +191,7 @@ def _try(request: dict[str, Any], folder: str) -> dict[str, Any]:
     _set_limits(request)
     try:
         model, digest = read(Path(request["path"]), None, trusted=False)
-        predicted = try_to_predict(model, count=1)
+        predicted = try_to_predict(model)
         if isinstance(predicted, MemoryError | tf.errors.ResourceExhaustedError):
             raise predicted
         return {"sha256": digest}

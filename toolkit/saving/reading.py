@@ -16,6 +16,8 @@ from toolkit.saving.config import check_config, declare
 from toolkit.saving.reasons import refuse_if
 from toolkit.saving.weights import Stored, check_weights
 
+_SCALED = "/optimizer/inner_optimizer/"  # where the state of an optimizer for mixed_float16 is stored
+
 
 @functools.cache
 def guards_bite() -> None:
@@ -92,13 +94,15 @@ def build(folder: Path, stored: Stored, trusted: bool) -> Any:
         if compiled:
             model.compile_from_config(compiled)
             optimizer = getattr(model, "optimizer", None)
-            scaled = any(name.startswith("/optimizer/inner_optimizer/") for name in state)
+            scaled = any(name.startswith(_SCALED) for name in state)
             trained = len(state) > 2  # else Keras stored its step and learning rate alone
             if trained and scaled != isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
                 # Keras wraps an optimizer by the policy of the model, which it does not save.
                 model.dtype_policy = "mixed_float16" if scaled else "float32"
                 model.compile_from_config(compiled)
-            if len(state) != len(getattr(optimizer, "variables", ())):
+            inner = getattr(optimizer, "inner_optimizer", optimizer)
+            own = {name for name in state if not scaled or name.startswith(_SCALED)}
+            if len(own) != len(getattr(inner, "variables", ())):
                 names -= state
                 if trained:
                     # A layer was frozen, unfrozen or quantized after training, and Keras drops the state.
