@@ -42,9 +42,14 @@ class Cluster:
             if name.partition(".")[0] == "distributed":
                 logging.getLogger(name).setLevel(logging.CRITICAL)  # what matters is in the exceptions
         self.start, self.folder = tuple(start), folder
+        certified = distributed.Security().get_connection_args("client")["ssl_context"] is not None
+        if address.startswith("tls://") and not certified:
+            raise ConnectionError(f"{address} needs Dask's settings distributed.comm.tls: there are none")
         self.client = distributed.Client(address, timeout=10, set_as_default=False)
         self.executor = self.client.get_executor(pure=False)
         self.number = sum(self.client.nthreads().values())
+        if not self.number:
+            print(f"No worker has joined {address} yet. Waiting for one ...", flush=True)
 
     def __enter__(self) -> "Cluster":
         return self
