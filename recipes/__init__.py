@@ -9,7 +9,9 @@ from toolkit import quiet
 # Both are read once, when Keras and TensorFlow are first imported, which every recipe does at once.
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-if sys.argv[0] == "-m":  # run as a command, not imported
+if "ipykernel" in sys.modules:  # in a notebook
+    quiet.start()
+elif sys.argv[0] == "-m":  # run as a command, not imported
     quiet.let_readers_leave()
     module = sys.orig_argv[sys.orig_argv.index("-m") + 1] if "-m" in sys.orig_argv else ""
     recipe = Path(__file__).with_name(f"{module.removeprefix('recipes.')}.py")

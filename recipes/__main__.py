@@ -16,8 +16,10 @@ from typing import Any
 
 USAGE = """\
 usage: python -m recipes [NAME [OPTIONS]]
+       python -m recipes notebook NAME [--out FILE.ipynb]
 
-Without a NAME, list the recipes; with one, run it (NAME --help: its options).
+Without a NAME, list the recipes; with one, run it (NAME --help: its options), or write it as a Jupyter
+notebook.
 """
 
 
@@ -32,7 +34,9 @@ def describe(name: str) -> dict[str, Any]:
     title, _, rest = (ast.get_docstring(tree) or "").partition("\n")
     entries = dict(
         re.findall(
-            r"^(Teaches|Data|Source|Published|Takes|Try next) +(.+(?:\n .+)*)", rest, flags=re.MULTILINE
+            r"^(Teaches|Data|Source|Published|Takes|Try next) +(.+(?:\n .+)*)",
+            rest,
+            flags=re.MULTILINE,
         )
     )
     expected = {
@@ -52,7 +56,9 @@ def listing() -> str:
     for name in names():
         about = describe(name)
         for entry in (about["title"], f"Data: {about['Data']}", f"Expected: {_scores(about)}"):
-            lines += textwrap.wrap(entry, 80, initial_indent=f"{name:<16}", subsequent_indent=" " * 16)
+            lines += textwrap.wrap(
+                entry, 80, initial_indent=f"{name:<16}", subsequent_indent=" " * 16
+            )
             name = ""
     return "\n".join([*lines, "", USAGE])
 
@@ -76,21 +82,38 @@ def table() -> str:
 def _scores(about: dict[str, Any]) -> str:
     """Return the ranges of the scores on test rows, or of all where a lesson has none."""
     ranges = about["expected"]
-    judged = {key: ends for key, ends in ranges.items() if key.startswith(("test_", "cv_"))} or ranges
+    judged = {
+        key: ends for key, ends in ranges.items() if key.startswith(("test_", "cv_"))
+    } or ranges
     return ", ".join(f"{key} {low} to {high}" for key, (low, high) in judged.items())
 
 
-def run(name: str) -> None:
-    """Run a recipe as `python -m recipes.NAME` would."""
-    from toolkit.run import begin
-
+def refuse_unknown(name: str) -> None:
+    """End with a hint where no recipe has this name."""
     if name not in names():
         near = difflib.get_close_matches(name.lower(), names(), n=1)
         hint = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(names())}."
         print(f"python -m recipes: no recipe is called {name!r}. {hint}", file=sys.stderr)
         sys.exit(2)
+
+
+def write_notebook(name: str, args: list[str]) -> None:
+    """Write a recipe as a Jupyter notebook."""
+    refuse_unknown(name)
+    from toolkit.run import notebook
+
+    sys.exit(notebook.write(Path(__file__).parent / f"{name}.py", args))
+
+
+def run(name: str) -> None:
+    """Run a recipe as `python -m recipes.NAME` would."""
+    refuse_unknown(name)
+    from toolkit.run import begin
+
     del sys.argv[1]
-    os.environ.setdefault("RECIPES_COMMAND", "python -m recipes")  # scripts/recipe has said its own name
+    os.environ.setdefault(
+        "RECIPES_COMMAND", "python -m recipes"
+    )  # scripts/recipe has said its own name
     begin(Path(__file__).with_name(f"{name}.py"), sys.argv[1:])
     runpy.run_module(f"recipes.{name}", run_name="__main__", alter_sys=True)
 
@@ -100,6 +123,8 @@ if __name__ == "__main__":
         print(USAGE, end="")
     elif sys.argv[1:] == ["--table"]:
         print(table())
+    elif sys.argv[1:2] == ["notebook"]:
+        write_notebook("".join(sys.argv[2:3]), sys.argv[3:])
     elif sys.argv[1:]:
         run(sys.argv[1])
     else:

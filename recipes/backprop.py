@@ -1,53 +1,113 @@
-"""Train a network in NumPy alone: forward pass, loss, chain rule, update; and find Keras doing the same.
+"""Train a network in NumPy alone: forward pass, loss, chain rule, update; Keras does the same.
 
-Teaches   Backpropagation, checked against tf.GradientTape; SGD, momentum and Nesterov, equal to Keras's SGD;
-          what is wrong with the momentum snippet that many notes pass on.
+Teaches   Backpropagation, checked against tf.GradientTape; SGD, momentum and Nesterov, equal to
+          Keras's SGD; what is wrong with the momentum snippet that many notes pass on.
 Data      MNIST: 60,000 + 10,000 images of 28 x 28 pixels.
 Source    Chollet, Deep Learning with Python, section 2.4; Sutskever et al., ICML 2013 (Nesterov).
 Takes     20 s
-Try next  --momentum 0.5: why does the snippet stand still? --momentum 0.1: who would notice its fault?
+Try next  --momentum 0.5: why does the snippet stand still? --momentum 0.1: who would notice its
+          fault?
 """
 
 import keras
 import numpy as np
 import tensorflow as tf
 from keras import layers
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from sklearn.linear_model import LogisticRegression
 
 import toolkit
 from toolkit.run import Run, cli
 
 # Seeds 0 to 9: test_accuracy 0.941 to 0.955; both differences about 1e-7.
-EXPECTED = {"gradient_difference": (0, 1e-5), "rule_difference": (0, 1e-5), "test_accuracy": (0.93, 0.965)}
+EXPECTED = {
+    "gradient_difference": (0, 1e-5),
+    "rule_difference": (0, 1e-5),
+    "test_accuracy": (0.93, 0.965),
+}
 QUICK = {"momentum": 0.8}
+BATCH_SIZE = 128
+LEARNING_RATE = 0.1
 
 
-def forward(weights, x):
-    hidden = np.maximum(x @ weights[0] + weights[1], 0)
-    scores = hidden @ weights[2] + weights[3]
-    scores -= scores.max(axis=1, keepdims=True)  # changes no probability, and keeps exp finite
-    return hidden, scores - np.log(np.exp(scores).sum(axis=1, keepdims=True))  # the logarithm of softmax
+def forward(weights: list, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return what the hidden layer gives, and the logarithm of the probability of each class."""
+    hidden_kernel, hidden_bias, output_kernel, output_bias = weights
+    hidden = np.maximum(x @ hidden_kernel + hidden_bias, 0)  # relu; (n, 784) becomes (n, 128)
+    scores = hidden @ output_kernel + output_bias  # (n, 10)
+    # Softmax divides exp(score) by the sum of all ten. With the largest score taken from each, the
+    # quotient is the same, and exp cannot overflow.
+    scores = scores - scores.max(axis=1, keepdims=True)
+    log_p = scores - np.log(np.exp(scores).sum(axis=1, keepdims=True))
+    return hidden, log_p
 
 
-def backward(weights, x, y):  # the loss, and its gradients by the chain rule, last layer first
+def backward(weights: list, x: np.ndarray, y: np.ndarray) -> tuple[float, list[np.ndarray]]:
+    """Return the loss and its gradients, by the chain rule, from the last layer to the first.
+
+    d_scores stands for the derivative of the loss by the scores, and so on.
+    """
+    _, _, output_kernel, _ = weights
     hidden, log_p = forward(weights, x)
-    d_scores = (np.exp(log_p) - np.eye(10, dtype="float32")[y]) / np.float32(len(y))  # of loss by scores
-    d_hidden = d_scores @ weights[2].T * (hidden > 0)  # back through the last kernel, and through relu
-    gradients = [x.T @ d_hidden, d_hidden.sum(axis=0), hidden.T @ d_scores, d_scores.sum(axis=0)]
-    return -log_p[np.arange(len(y)), y].mean(), gradients
+    n = len(y)
+    loss = -log_p[np.arange(n), y].mean()  # crossentropy: of the true class only
+    # Softmax and crossentropy together have a simple derivative: the probability, less 1 for the
+    # true class.
+    true_class = np.eye(10, dtype="float32")[y]  # (n, 10), a single 1 in each row
+    d_scores = (np.exp(log_p) - true_class) / n  # (n, 10)
+    d_output_kernel = hidden.T @ d_scores  # (128, 10)
+    d_output_bias = d_scores.sum(axis=0)  # (10,)
+    # Back through the output layer, then through relu, which passes nothing where it gave 0.
+    d_hidden = (d_scores @ output_kernel.T) * (hidden > 0)  # (n, 128)
+    d_hidden_kernel = x.T @ d_hidden  # (784, 128)
+    d_hidden_bias = d_hidden.sum(axis=0)  # (128,)
+    return loss, [d_hidden_kernel, d_hidden_bias, d_output_kernel, d_output_bias]
 
 
-def train(rule, weights, x, y, momentum, learning_rate=0.1):  # one epoch, in batches of 128 rows
-    weights, velocities, losses = [w.copy() for w in weights], [0 * w for w in weights], []
-    for start in range(0, len(x), 128):
-        point = [w + (rule == "look-ahead") * momentum * v for w, v in zip(weights, velocities, strict=True)]
-        loss, gradients = backward(point, x[start : start + 128], y[start : start + 128])
+def update(
+    rule: str, weight: np.ndarray, velocity: np.ndarray, gradient: np.ndarray, momentum: float
+) -> None:
+    """Change a weight, and its velocity, in place, by one step of a rule."""
+    if rule == "sgd":  # straight downhill, whatever came before
+        weight -= LEARNING_RATE * gradient
+        return
+    if rule == "notes":  # with a plus the velocity points uphill: the fault of the snippet
+        velocity[:] = momentum * velocity + LEARNING_RATE * gradient
+    else:  # most of the old velocity stays, like that of a ball that rolls downhill
+        velocity[:] = momentum * velocity - LEARNING_RATE * gradient
+    if rule in ("nesterov", "notes"):
+        # The weights are kept a step ahead, where the velocity alone will lead, so that the next
+        # gradient is the one from there.
+        weight += momentum * velocity - LEARNING_RATE * gradient
+    else:
+        weight += velocity
+
+
+def train(
+    rule: str, weights: list, x: np.ndarray, y: np.ndarray, momentum: float
+) -> tuple[list[np.ndarray], list[float]]:
+    """Train copies of the weights for one epoch; return them, and the loss of each batch."""
+    weights = [weight.copy() for weight in weights]
+    velocities = [np.zeros_like(weight) for weight in weights]
+    losses = []
+    for start in range(0, len(x), BATCH_SIZE):
+        batch = slice(start, start + BATCH_SIZE)
+        point = weights
+        if rule == "look-ahead":  # the gradient is taken where the velocity alone would lead
+            pairs = zip(weights, velocities, strict=True)
+            point = [weight + momentum * velocity for weight, velocity in pairs]
+        loss, gradients = backward(point, x[batch], y[batch])
         losses.append(loss)
-        for w, v, gradient in zip(weights, velocities, gradients, strict=True):
-            v[:] = momentum * v + learning_rate * (gradient if rule == "notes" else -gradient)
-            w += v if rule in ("momentum", "look-ahead") else momentum * v - learning_rate * gradient
+        for weight, velocity, gradient in zip(weights, velocities, gradients, strict=True):
+            update(rule, weight, velocity, gradient, momentum)
     return weights, losses
+
+
+def largest_difference(ours: list, theirs: list) -> float:
+    """Return the largest difference of two lists of arrays, element by element."""
+    return max(np.abs(one - other).max() for one, other in zip(ours, theirs, strict=True))
 
 
 def main(run: Run, *, momentum: float = 0.9) -> None:
@@ -56,43 +116,104 @@ def main(run: Run, *, momentum: float = 0.9) -> None:
     Args:
         momentum: Share of the velocity that stays from step to step.
     """
-    # 1. Data, and baselines: the most frequent digit, and a linear model on 5,000 of the images.
-    (x, y), (x_test, y_test) = run.data.mnist()
-    x, x_test = (images.reshape(-1, 784).astype("float32") / 255 for images in (x, x_test))
-    linear = LogisticRegression(C=0.1, tol=1e-3).fit(x[:5000], y[:5000]).score(x_test, y_test)
-    run.score(baseline_accuracy=np.mean(y_test == np.bincount(y).argmax()), linear_accuracy=linear)
+    # 1. Data, as rows of 784 numbers from 0 to 1.
+    data = run.data.mnist()
+    (x, y), (x_test, y_test) = data
+    x = x.reshape(-1, 784).astype("float32") / 255  # (60000, 28, 28) becomes (60000, 784)
+    x_test = x_test.reshape(-1, 784).astype("float32") / 255
 
-    # 2. The gradients of some rows, by hand and by TensorFlow.
-    model = keras.Sequential([keras.Input((784,)), layers.Dense(128, "relu"), layers.Dense(10, "softmax")])
-    first, few = model.get_weights(), slice(2560)
+    # 2. Baselines: always the most frequent digit, and a linear model on 5,000 of the images.
+    # (run.score prints a score, beside the range in which it is expected.)
+    run.score(baseline_accuracy=np.mean(y_test == np.bincount(y).argmax()))
+    linear = LogisticRegression(C=0.1, tol=1e-3).fit(x[:5000], y[:5000])
+    run.score(linear_accuracy=linear.score(x_test, y_test))
+
+    # 3. Gradients: by hand, and by TensorFlow, which records on its tape what is calculated, and
+    # then applies the chain rule from the end, as `backward` does.
+    model = keras.Sequential(
+        [
+            keras.Input(shape=(784,)),
+            layers.Dense(128, activation="relu"),
+            layers.Dense(10, activation="softmax"),
+        ]
+    )
+    first_weights = model.get_weights()  # (784, 128), (128,), (128, 10), (10,)
+    few_x = x[:2560]  # 20 batches
+    few_y = y[:2560]
     with tf.GradientTape() as tape:
-        loss = keras.losses.SparseCategoricalCrossentropy()(y[few], model(x[few]))
-    gap = lambda one, other: max(np.abs(a - b).max() for a, b in zip(one, other, strict=True))  # noqa: E731
-    run.score(gradient_difference=gap(backward(first, x[few], y[few])[1], tape.gradient(loss, model.weights)))
+        loss = keras.losses.SparseCategoricalCrossentropy()(few_y, model(few_x))
+    theirs = tape.gradient(loss, model.weights)
+    _, ours = backward(first_weights, few_x, few_y)
+    run.score(gradient_difference=largest_difference(ours, theirs))
 
-    # 3. Twenty steps by each rule. The notes' velocity adds the gradient, so it points uphill; with a minus,
-    # their rule is Nesterov's, which Keras has: w is the point that look-ahead takes its gradient at.
-    axes, gaps, losses = Figure(figsize=(6.4, 4), layout="constrained").subplots(), [], {}
-    for rule in ("sgd", "momentum", "nesterov", "look-ahead", "notes"):
-        weights, losses[rule] = train(rule, first, x[few], y[few], momentum * (rule != "sgd"))
-        axes.semilogy(losses[rule], "--" if rule == "look-ahead" else "-", label=rule)
-        if rule in ("sgd", "momentum", "nesterov"):  # toolkit.fit is model.fit, one compiled call an epoch
-            model.set_weights(first)
-            optimizer = keras.optimizers.SGD(0.1, momentum * (rule != "sgd"), nesterov=rule == "nesterov")
-            model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
-            toolkit.fit(model, x[few], y[few], batch_size=128, shuffle=False, callbacks=[run.log()])
-            gaps.append(gap(weights, model.get_weights()))
-    run.score(rule_difference=max(*gaps, gap(losses["nesterov"], losses["look-ahead"])))
+    # 4. Twenty steps by each rule, from the same first weights, in NumPy and in Keras. (toolkit.fit
+    # is model.fit with the same arguments, only sooner.)
+    optimizers = {
+        "sgd": keras.optimizers.SGD(learning_rate=LEARNING_RATE),
+        "momentum": keras.optimizers.SGD(learning_rate=LEARNING_RATE, momentum=momentum),
+        "nesterov": keras.optimizers.SGD(
+            learning_rate=LEARNING_RATE,
+            momentum=momentum,
+            nesterov=True,
+        ),
+    }
+    losses = {}
+    differences = []
+    for rule, optimizer in optimizers.items():
+        ours, losses[rule] = train(rule, first_weights, few_x, few_y, momentum)
+        model.set_weights(first_weights)
+        model.compile(
+            optimizer=optimizer,
+            loss="sparse_categorical_crossentropy",
+            metrics=["accuracy"],
+        )
+        toolkit.fit(
+            model,
+            few_x,
+            few_y,
+            epochs=1,
+            batch_size=BATCH_SIZE,
+            shuffle=False,
+            callbacks=[run.log(f"{rule}.csv")],  # writes the scores into this file
+            verbose=0,
+        )
+        differences.append(largest_difference(ours, model.get_weights()))
+        print(f"{rule}: the weights of NumPy and Keras differ by {differences[-1]:.0e} at most.")
+
+    # 5. Two more rules. "look-ahead" is Nesterov's as Sutskever has it: the gradient is taken at
+    # the point ahead. The rule above keeps that point as its weights, so the losses are equal.
+    # "notes" is what many notes call Nesterov's, with its velocity uphill.
+    for rule in ("look-ahead", "notes"):
+        _, losses[rule] = train(rule, first_weights, few_x, few_y, momentum)
+    differences.append(largest_difference(losses["nesterov"], losses["look-ahead"]))
+    run.score(rule_difference=max(differences))
     run.score(nesterov_loss=losses["nesterov"][-1], notes_loss=losses["notes"][-1])
-    axes.set(title="Five rules, the same first weights", xlabel="step", ylabel="loss of the batch")
-    axes.legend()
+    axes = draw_losses(losses)
+    axes.set_title(f"{data.name} ({data.source} data): five rules from the same first weights")
     run.figure("loss.png", axes)
 
-    # 4. An epoch on all rows; Keras tests the weights that NumPy found.
-    model.set_weights(train("nesterov", first, x, y, momentum)[0])
-    run.score(test_accuracy=model.evaluate(x_test, y_test, verbose=0, return_dict=True)["accuracy"])
+    # 6. An epoch on all rows, in NumPy. Keras then tests the weights that were found.
+    print("Training in NumPy, on all rows ...")
+    weights, _ = train("nesterov", first_weights, x, y, momentum)
+    model.set_weights(weights)
+    scores = model.evaluate(x_test, y_test, verbose=0, return_dict=True)
+    run.score(test_accuracy=scores["accuracy"])
     toolkit.save(model, run.path("model.keras"))
-    print(f"The first test image is {model.predict(x_test[:1], verbose=0).argmax()}, in truth {y_test[0]}.")
+    probabilities = model.predict(x_test[:1], verbose=0)  # (1, 10)
+    print(f"The first test image is {probabilities.argmax()}, in truth {y_test[0]}.")
+
+
+def draw_losses(losses: dict[str, list[float]]) -> Axes:
+    """Draw the loss of each step by each rule."""
+    axes = Figure(figsize=(6.4, 4), layout="constrained").subplots()
+    for rule, values in losses.items():
+        style = "--" if rule == "look-ahead" else "-"  # Nesterov's line shows between the dashes
+        axes.semilogy(range(1, len(values) + 1), values, style, label=rule)
+    axes.set(xlabel="step", ylabel="loss of the batch")
+    axes.set_ylim(top=30)  # the losses of "notes" climb out of the figure
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    axes.legend()
+    return axes
 
 
 if __name__ == "__main__":

@@ -22,17 +22,33 @@ import toolkit
 from toolkit.run import Run, cli
 
 # Seeds 0 to 9: cv_mae 2.18 to 2.41, test_mae 2.26 to 2.88.
-EXPECTED = {"baseline_mae": (6.5, 7), "linear_mae": (3.4, 3.5), "cv_mae": (2.1, 2.6), "test_mae": (2.1, 3.1)}
+EXPECTED = {
+    "baseline_mae": (6.5, 7),
+    "linear_mae": (3.4, 3.5),
+    "cv_mae": (2.1, 2.6),
+    "test_mae": (2.1, 3.1),
+}
 QUICK = {"folds": 2, "epochs": 5}
 
 
 def build_model(x_train: np.ndarray, units: int, loss: str) -> keras.Model:
-    """Two hidden layers and a linear output: a price must not be squashed."""
-    model = keras.Sequential([keras.Input(shape=x_train.shape[1:])])
-    model.add(toolkit.Standardizer.fit(x_train).layer())  # these rows only, and saved with the model
-    model.add(layers.Dense(units, activation="relu"))
-    model.add(layers.Dense(units, activation="relu"))
-    model.add(layers.Dense(1))
+    """Build and compile a network that turns the features of a house into its price.
+
+    The last layer has no activation, because a sigmoid or a relu would keep it from some prices.
+    """
+    # The columns have very different sizes (NOX about 0.5, TAX about 400). The first layer brings
+    # each to mean 0 and deviation 1. It may know the training rows only: the mean of validation
+    # rows would tell the model something about rows that it is about to be tested on.
+    standardize = toolkit.Standardizer.fit(x_train).layer()
+    model = keras.Sequential(
+        [
+            keras.Input(shape=x_train.shape[1:]),
+            standardize,
+            layers.Dense(units, activation="relu"),
+            layers.Dense(units, activation="relu"),
+            layers.Dense(1),
+        ]
+    )
     model.compile(optimizer="rmsprop", loss=loss, metrics=["mae"])
     return model
 
@@ -48,7 +64,7 @@ def main(
     units: int = 64,
     loss: Literal["mse", "huber", "mae"] = "mse",
 ) -> None:
-    """Cross-validate, choose the number of epochs, train on all training rows, and score the test rows.
+    """Cross-validate, choose the number of epochs, train on all rows, and score the test rows.
 
     Args:
         dataset: Boston, or the larger California.
@@ -59,38 +75,76 @@ def main(
         units: Width of the two hidden layers.
         loss: What training makes small: squared error, or one that outliers disturb less.
     """
-    # 1. Data. The test rows wait, unseen, until step 4.
-    data = getattr(run.data, dataset)()
-    (x, y), (x_test, y_test) = data
-    y, y_test = (y, y_test) if y.max() < 1000 else (y / 10_000, y_test / 10_000)  # dollars are too many
-    print(f"A house: {dict(zip(data.feature_names, x[0].round(2).tolist(), strict=True))}, price {y[0]:.1f}")
+    # 1. Data: each row is a house. The test rows wait, unseen, until step 5.
+    boston = dataset == "boston_housing"
+    data = run.data.boston_housing() if boston else run.data.california_housing()
+    (x, y), (x_test, y_test) = data  # Boston: x is (404, 13), y is (404,)
+    unit = 1_000  # dollars: Boston's price of 15.2 stands for 15,200 dollars
+    if not boston:
+        # California's prices come in dollars. A network starts with outputs near 0, and comes to
+        # targets near 20 far sooner than to targets near 200,000.
+        unit = 10_000
+        y = y / unit
+        y_test = y_test / unit
+    print(f"The first house costs {y[0] * unit:,.0f} dollars. Its features:")
+    for name, value in zip(data.feature_names, x[0], strict=True):
+        print(f"  {name:<20} {value:10.2f}")
 
-    # 2. Baselines: guess the mean price every time, and a linear model.
-    linear = LinearRegression().fit(x, y).predict(x_test)
-    run.score(baseline_mae=np.abs(y_test - y.mean()).mean(), linear_mae=np.abs(y_test - linear).mean())
+    # 2. Baselines: the mean price for every house, and a linear model. A network must beat both.
+    # MAE, the mean absolute error, says by how much a prediction is wrong on average. (run.score
+    # prints a score, beside the range in which it is expected.)
+    mean_error = np.abs(y_test - y.mean())
+    run.score(baseline_mae=mean_error.mean())
+    linear = LinearRegression().fit(x, y)
+    linear_error = np.abs(y_test - linear.predict(x_test))
+    run.score(linear_mae=linear_error.mean())
 
-    # 3. Cross-validation, all folds at once: fit_many is model.fit for many, one compiled call an epoch.
-    splits = [split for r in range(repeats) for split in toolkit.kfold(len(x), folds, seed=run.seed + r)]
+    # 3. Cross-validation. A quarter of 404 rows is too few to judge by: another quarter would give
+    # another score. So every part is the validation set once, for a fresh model each time.
+    splits = []  # for each fold, the numbers of its training rows and of its validation rows
+    for repeat in range(repeats):
+        splits += toolkit.kfold(len(x), folds, seed=run.seed + repeat)
     models = [build_model(x[train], units, loss) for train, _ in splits]
-    keep = {"batch_size": batch_size, "checkpoint": run.keep()}
-    histories = toolkit.fit_many(models, x, y, splits, epochs=epochs, **keep)
-    run.figure("folds.png", toolkit.plot_folds(histories, "mae", skip=epochs // 20))
-    curve = np.mean([history.history["val_mae"] for history in histories], axis=0)
-    best_epochs = int(curve.argmin()) + 1
-    scores = [round(history.history["val_mae"][best_epochs - 1], 2) for history in histories]
-    print(f"The mean is lowest at epoch {best_epochs}; there the folds score {scores}.")
-    run.score(cv_mae=curve.min())  # the lowest point of a curve: it flatters, test_mae does not
+    # fit_many does what model.fit would do for each model in turn, but trains all of them at once.
+    # A checkpoint lets a run that was interrupted go on (--resume).
+    histories = toolkit.fit_many(
+        models, x, y, splits, epochs=epochs, batch_size=batch_size, checkpoint=run.keep()
+    )
 
-    # 4. The final model: every training row, for that many epochs; then one look at the test rows.
+    # 4. Choose the number of epochs: the one after which the folds' mean error is lowest.
+    fold_curves = np.array([history.history["val_mae"] for history in histories])  # (folds, epochs)
+    mean_curve = fold_curves.mean(axis=0)  # (epochs,)
+    best_epochs = int(mean_curve.argmin()) + 1  # the first epoch, at index 0, is number 1
+    fold_scores = fold_curves[:, best_epochs - 1]  # (folds,)
+    print(f"The mean error is lowest after epoch {best_epochs}; those of the folds there:", end=" ")
+    print(", ".join(f"{score:.2f}" for score in fold_scores))
+    # This score is a little too good, because the best of many epochs was picked for it.
+    run.score(cv_mae=mean_curve.min())
+    # The first epochs are left out of the figure: their errors are so large that the rest is flat.
+    axes = toolkit.plot_folds(histories, "mae", skip=epochs // 20)
+    axes.set_title(f"{data.name} ({data.source} data): the error in {len(splits)} folds")
+    axes.set_ylabel(f"mean absolute error, in {unit:,} dollars")
+    run.figure("folds.png", axes)
+
+    # 5. The final model: every training row, for that many epochs. Then one look at the test rows.
     model = build_model(x, units, loss)
-    keep |= {"checkpoint": run.keep("all"), "callbacks": [run.log()], "verbose": 0}
-    toolkit.fit(model, x, y, epochs=best_epochs, **keep)
-    run.score(test_mae=model.evaluate(x_test, y_test, verbose=0, return_dict=True)["mae"])
+    toolkit.fit(
+        model,
+        x,
+        y,
+        epochs=best_epochs,
+        batch_size=batch_size,
+        callbacks=[run.log()],  # writes each epoch's scores into history.csv
+        checkpoint=run.keep("all"),
+    )
+    scores = model.evaluate(x_test, y_test, verbose=0, return_dict=True)
+    run.score(test_mae=scores["mae"])
     toolkit.save(model, run.path("model.keras"))
 
-    # 5. Use it.
-    for guess, price in zip(model.predict(x_test[:3], verbose=0)[:, 0], y_test[:3], strict=True):
-        print(f"A test house: predicted {guess:.1f}, sold for {price:.1f}")
+    # 6. Use it: what does it think of the first houses of the test set?
+    predictions = model.predict(x_test[:3], verbose=0)[:, 0]  # (3, 1) becomes (3,)
+    for predicted, price in zip(predictions, y_test[:3], strict=True):
+        print(f"Predicted {predicted * unit:,.0f} dollars, sold for {price * unit:,.0f}")
 
 
 if __name__ == "__main__":

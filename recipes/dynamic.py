@@ -1,4 +1,4 @@
-"""Write a model as a class whose forward pass depends on the data: a layer applied until it settles.
+"""Write a model as a class whose forward pass depends on data: a layer applied until it settles.
 
 Teaches   Subclassing; Python `for` and `if` on settings; three ways to write a loop that depends on
           tensors (keras.ops, tf.function, eager Python), which agree; saving such a model.
@@ -22,39 +22,77 @@ EXPECTED = {"ways_difference": (0, 1e-3), "test_mae": (2.4, 3.3), "loaded_differ
 QUICK = {"epochs": 5}
 
 
+# A model is loaded by the name of its class, which Keras has to know: this line registers it.
 @keras.saving.register_keras_serializable(package="recipes")
-class PriceModel(keras.Model):  # h = tanh(x + h B) until h settles (B starts small, so it does)
-    def __init__(self, hidden_layers, tolerance, way, **kwargs):
-        super().__init__(**kwargs)
-        self.hidden = [layers.Dense(64, activation="relu") for _ in range(hidden_layers)]
-        self.again = layers.Dense(64, use_bias=False, kernel_initializer=keras.initializers.Orthogonal(0.5))
-        self.price, self.tolerance, self.way = layers.Dense(1), tolerance, way
+class PriceModel(keras.Model):
+    """Layers; then one layer, applied again and again until its output h settles; then a price."""
 
-    def build(self, shape):  # builds every sublayer, or a loaded model would keep random weights
-        for layer in (*self.hidden, self.again, self.price):
+    def __init__(self, hidden_layers: int, tolerance: float, way: str, **kwargs):
+        super().__init__(**kwargs)  # Keras passes `name` and the like when it loads a model
+        self.tolerance = tolerance
+        self.way = way
+        self.hidden = [layers.Dense(units=64, activation="relu") for _ in range(hidden_layers)]
+        # The gain keeps the weights small, so that each time h changes less than the time before.
+        small = keras.initializers.Orthogonal(gain=0.5)
+        self.again = layers.Dense(units=64, use_bias=False, kernel_initializer=small)
+        self.price = layers.Dense(units=1)
+
+    def build(self, input_shape):
+        """Make the weights of every layer: loading would leave those that are missing at random."""
+        shape = input_shape
+        for layer in [*self.hidden, self.again, self.price]:
             layer.build(shape)
-            shape = (shape[0], layer.units)
+            shape = (input_shape[0], layer.units)
 
     def get_config(self):
-        return {"hidden_layers": len(self.hidden), "tolerance": self.tolerance, "way": self.way}
-
-    def moves(self, h, before):
-        return ops.max(ops.abs(h - before)) > self.tolerance
-
-    def loop(self, step, h, before, count=0):  # plain Python; in a tf.function AutoGraph translates it
-        while count < 50 and self.moves(h, before):
-            (h, before), count = step(h, before), count + 1
-        return h
+        """Return the arguments of __init__: with them, loading makes the model again."""
+        return {
+            "hidden_layers": len(self.hidden),
+            "tolerance": self.tolerance,
+            "way": self.way,
+        }
 
     def call(self, x):
-        for layer in self.hidden:  # `for` and `if` on settings: decided once, when the graph is made
-            x = layer(x)
-        step = lambda h, before: (ops.tanh(x + self.again(h)), h)  # noqa: E731
+        # Settings are plain Python values, so plain `for` and `if` do for them: they are decided
+        # once, when Keras makes a graph of this function.
+        for layer in self.hidden:
+            x = layer(x)  # (batch, 64)
         if self.way == "ops":
-            h, _ = ops.while_loop(self.moves, step, step(x, x), maximum_iterations=50)
+            h = self.settle_by_ops(x)
+        elif self.way == "tf.function":
+            # Keras does not translate the loop of `settle` for its graph. AutoGraph does.
+            h = tf.function(self.settle)(x)
         else:
-            h = (self.loop if self.way == "eager" else tf.function(self.loop))(step, *step(x, x))
-        return self.price(h)
+            h = self.settle(x)  # works only where no graph is made: with run_eagerly=True
+        return self.price(h)  # (batch, 1)
+
+    def step(self, x, h):
+        return ops.tanh(x + self.again(h))
+
+    def moves(self, h, before):
+        """Tell whether some entry of h has changed. The answer is a tensor: the data decide."""
+        return ops.max(ops.abs(h - before)) > self.tolerance
+
+    def settle(self, x):
+        """The loop as one would write it in Python."""
+        before = x
+        h = self.step(x, before)
+        count = 1
+        while count <= 50 and self.moves(h, before):
+            before = h
+            h = self.step(x, before)
+            count += 1
+        return h
+
+    def settle_by_ops(self, x):
+        """The same loop as one operation, which may stand in a graph: its parts are functions."""
+
+        def step(h, before):
+            return self.step(x, h), h
+
+        start = (self.step(x, x), x)
+        h, _ = ops.while_loop(cond=self.moves, body=step, loop_vars=start, maximum_iterations=50)
+        return h
 
 
 def main(run: Run, *, hidden_layers: int = 1, tolerance: float = 1e-3, epochs: int = 60) -> None:
@@ -65,34 +103,64 @@ def main(run: Run, *, hidden_layers: int = 1, tolerance: float = 1e-3, epochs: i
         tolerance: Change of an entry that counts as settled.
         epochs: Passes over the training rows.
     """
-    # 1. Data, and the baselines: the mean price, and a linear model.
-    (x, y), (x_test, y_test) = run.data.boston_housing()
+    # 1. Data. Each column is scaled to mean 0 and deviation 1, as the training rows have them.
+    (x, y), (x_test, y_test) = run.data.boston_housing()  # x: (404, 13), y: (404,)
     standardize = toolkit.Standardizer.fit(x)
-    x, x_test = standardize(x), standardize(x_test)
-    linear = LinearRegression().fit(x, y).predict(x_test)
-    run.score(baseline_mae=np.abs(y_test - y.mean()).mean(), linear_mae=np.abs(y_test - linear).mean())
+    x = standardize(x)
+    x_test = standardize(x_test)
 
-    # 2. The three ways, from the same weights: after an epoch of training they predict the same.
-    models = {way: PriceModel(hidden_layers, tolerance, way) for way in ("ops", "tf.function", "eager")}
-    weights, predictions = [], []
-    for way, model in models.items():
+    # 2. Baselines: guess the mean price every time, and a linear model.
+    run.score(baseline_mae=np.abs(y_test - y.mean()).mean())
+    linear = LinearRegression().fit(x, y)
+    run.score(linear_mae=np.abs(y_test - linear.predict(x_test)).mean())
+
+    # 3. The three ways, from the same weights: after an epoch of training they still agree.
+    models = [
+        PriceModel(hidden_layers=hidden_layers, tolerance=tolerance, way=way)
+        for way in ("ops", "tf.function", "eager")
+    ]
+    for model in models:
         model.build(x.shape)
-        model.set_weights(weights := weights or model.get_weights())
-        model.compile(optimizer="rmsprop", loss="mse", metrics=["mae"], run_eagerly=way == "eager")
+    weights = models[0].get_weights()
+    for model in models:
+        model.set_weights(weights)
+        eagerly = model.way == "eager"
+        model.compile(optimizer="rmsprop", loss="mse", metrics=["mae"], run_eagerly=eagerly)
         model.fit(x, y, shuffle=False, verbose=0)
-        predictions.append(model.predict(x_test, verbose=0))
+    predictions = [model.predict(x_test, verbose=0) for model in models]  # 3 x (102, 1)
+    # ptp is the largest minus the smallest: here of three predictions for the same house.
     run.score(ways_difference=np.ptp(predictions, axis=0).max())
 
-    # 3. Train one, and keep its best weights. toolkit.fit is model.fit, one compiled call an epoch.
-    best = keras.callbacks.EarlyStopping("val_mae", patience=epochs, restore_best_weights=True)
-    model, watch = models["ops"], {"validation_split": 0.2, "callbacks": [run.log(), best]}
-    history = toolkit.fit(model, x, y, epochs=epochs, batch_size=16, checkpoint=run.keep(), **watch)
-    run.figure("mae.png", toolkit.plot_history(history, "mae"))
-    run.score(test_mae=model.evaluate(x_test, y_test, verbose=0, return_dict=True)["mae"])
+    # 4. Train the first of them on. The callback puts the weights of the best epoch back at the
+    #    end. toolkit.fit is model.fit, one compiled call an epoch.
+    model = models[0]
+    best_weights = keras.callbacks.EarlyStopping(
+        monitor="val_mae",
+        patience=epochs,
+        restore_best_weights=True,
+    )
+    history = toolkit.fit(
+        model,
+        x,
+        y,
+        batch_size=16,
+        epochs=epochs,
+        validation_split=0.2,
+        callbacks=[run.log(), best_weights],
+        checkpoint=run.keep(),  # so that a run that was cut short can go on with --resume
+    )
+    title = "Boston housing: a layer applied until it settles"
+    run.figure("mae.png", toolkit.plot_history(history, "mae", title=title, unit="1,000 dollars"))
 
-    # 4. Save it, load it in a new process: the predictions are exactly the same.
-    path, prediction = toolkit.save(model, run.path("model.keras")), model.predict(x_test, verbose=0)
-    run.score(loaded_difference=np.ptp([prediction, *run.predict_elsewhere([path], x_test)], axis=0).max())
+    # 5. One look at the test rows.
+    scores = model.evaluate(x_test, y_test, verbose=0, return_dict=True)
+    run.score(test_mae=scores["mae"])
+
+    # 6. Save it, and load it in a new process: the predictions are exactly the same.
+    prediction = model.predict(x_test, verbose=0)  # (102, 1)
+    path = toolkit.save(model, run.path("model.keras"))
+    loaded = run.predict_elsewhere([path], x_test)[0]  # of a list with one file: (102, 1)
+    run.score(loaded_difference=np.abs(prediction - loaded).max())
     print(f"A test house: predicted {prediction[0, 0]:.1f}, sold for {y_test[0]:.1f}")
 
 

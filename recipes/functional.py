@@ -1,59 +1,80 @@
 """Build a model as a graph: two inputs, two outputs, a shared layer, a wide and a deep path.
 
-Teaches   The functional API: layers called on tensors, one of them twice; a loss for each output, and
-          their weights; the graph, drawn; the same model as a subclass, with the same outputs.
-Data      California housing: 16,512 + 4,128 blocks, 8 features, prices in tens of thousands of dollars.
-Source    Géron, Hands-On Machine Learning, chapter 10; Gulli and Pal, Deep Learning with Keras, chapter 1.
+Teaches   The functional API: layers called on tensors, one of them twice; a loss for each output,
+          and their weights; the graph, drawn; the same model as a subclass, with the same outputs.
+Data      California housing: 16,512 + 4,128 blocks, 8 features, prices in dollars.
+Source    Géron, Hands-On Machine Learning, chapter 10; Gulli and Pal, Deep Learning with Keras,
+          chapter 1.
 Takes     12 s
-Try next  --dear-weight 1000: what does one output do to the other? Give the neighbor a layer of its own.
+Try next  --dear-weight 1000: what does one output do to the other? Give the neighbor a layer of
+          its own.
 """
 
 import keras
 import numpy as np
 from keras import layers
-from matplotlib.figure import Figure
-from sklearn import linear_model, neighbors
+from sklearn.linear_model import LinearRegression
+from sklearn.neighbors import NearestNeighbors
 
 import toolkit
+from toolkit.drawing import draw_graph, mark_epoch
 from toolkit.run import Run, cli
 
 # Seeds 0 to 9: test_mae 3.49 to 3.56 (the linear model: 4.88), test_accuracy 0.873 to 0.883.
-EXPECTED = {"test_mae": (3.3, 3.75), "test_accuracy": (0.86, 0.895), "subclass_difference": (0, 1e-4)}
+EXPECTED = {
+    "test_mae": (3.3, 3.75),
+    "test_accuracy": (0.86, 0.895),
+    "subclass_difference": (0, 1e-4),
+}
 QUICK = {"epochs": 2}
 
 
-def build_model() -> keras.Model:  # `block` reaches the price by a wide and by a deep path
-    inputs = {name: keras.Input(shape=(8,), name=name) for name in ("block", "neighbor")}
-    describe = layers.Dense(64, "relu", name="describe")  # shared: called twice, with the same weights
-    both = layers.concatenate([describe(inputs["block"]), describe(inputs["neighbor"])], name="both")
-    deep = layers.Dense(64, "relu", name="deep")(both)
-    price = layers.Dense(1, name="price")(layers.concatenate([inputs["block"], deep], name="wide_and_deep"))
-    return keras.Model(inputs, {"price": price, "dear": layers.Dense(1, "sigmoid", name="dear")(deep)})
+def build_model() -> keras.Model:
+    """Build a graph that tells a block's price, and whether it is dear, from it and a neighbor."""
+    block = keras.Input(shape=(8,), name="block")
+    neighbor = keras.Input(shape=(8,), name="neighbor")
+
+    # A layer is a function: called on a tensor, it gives a tensor. This one is called twice, with
+    # the same weights, so that a block and its neighbor are described in the same terms.
+    describe = layers.Dense(64, activation="relu", name="describe")
+    of_block = describe(block)  # (batch, 8) becomes (batch, 64)
+    of_neighbor = describe(neighbor)  # (batch, 64)
+    both = layers.Concatenate(name="both")([of_block, of_neighbor])  # (batch, 128)
+    deep = layers.Dense(64, activation="relu", name="deep")(both)  # (batch, 64)
+
+    # The price sees the block by two paths: the deep one, for what is complicated, and a wide one
+    # around all hidden layers, for what is as simple as "more rooms, higher price".
+    wide_and_deep = layers.Concatenate(name="wide_and_deep")([block, deep])  # (batch, 72)
+    price = layers.Dense(1, name="price")(wide_and_deep)  # (batch, 1)
+    dear = layers.Dense(1, activation="sigmoid", name="dear")(deep)  # (batch, 1)
+    return keras.Model(
+        inputs={"block": block, "neighbor": neighbor},
+        outputs={"price": price, "dear": dear},
+        name="house_prices",
+    )
 
 
-class Subclassed(keras.Model):  # the same in plain Python, free to branch and loop; no graph to check or draw
+class Subclassed(keras.Model):
+    """The same model as a class: layers are made once in `__init__` and used in `call`.
+
+    `call` is plain Python, so it may branch and loop. But Keras no longer knows a graph that it
+    could check or draw.
+    """
+
     def __init__(self):
         super().__init__()
-        self.describe, self.deep = layers.Dense(64, "relu"), layers.Dense(64, "relu")
-        self.dear, self.price = layers.Dense(1, "sigmoid"), layers.Dense(1)
+        self.describe = layers.Dense(64, activation="relu")
+        self.deep = layers.Dense(64, activation="relu")
+        self.dear = layers.Dense(1, activation="sigmoid")
+        self.price = layers.Dense(1)
 
     def call(self, inputs):
-        deep = self.deep(layers.concatenate([self.describe(inputs[name]) for name in ("block", "neighbor")]))
-        return {"price": self.price(layers.concatenate([inputs["block"], deep])), "dear": self.dear(deep)}
-
-
-def draw_graph(model: keras.Model) -> Figure:  # each layer stands below those that feed it
-    axes, place = Figure(figsize=(6.4, 5), layout="constrained").subplots(), {}
-    style = {"ha": "center", "va": "center", "bbox": {"boxstyle": "round", "fc": "lightblue"}}
-    style["arrowprops"] = {"arrowstyle": "<-", "connectionstyle": "arc3,rad=-0.4", "shrinkB": 12}
-    for layer in model.get_config()["layers"]:
-        feeds = [each for each in keras.tree.flatten(layer["inbound_nodes"]) if each in place]
-        depth = 1 + max((place[feed][1] for feed in feeds), default=-1)
-        spot = place[layer["name"]] = sum(y == depth for _, y in place.values()), depth
-        for feed in feeds or [layer["name"]]:
-            axes.annotate(layer["name"], place[feed], spot, **style)
-    axes.set(title="The model's graph", xlim=(-0.6, 1.4), ylim=(depth + 0.5, -0.5), ylabel="depth", xticks=[])
-    return axes.figure
+        of_block = self.describe(inputs["block"])
+        of_neighbor = self.describe(inputs["neighbor"])
+        both = keras.ops.concatenate([of_block, of_neighbor], axis=-1)
+        deep = self.deep(both)
+        wide_and_deep = keras.ops.concatenate([inputs["block"], deep], axis=-1)
+        return {"price": self.price(wide_and_deep), "dear": self.dear(deep)}
 
 
 def main(run: Run, *, dear_weight: float = 10, epochs: int = 100) -> None:
@@ -63,37 +84,92 @@ def main(run: Run, *, dear_weight: float = 10, epochs: int = 100) -> None:
         dear_weight: Weight of the second output's loss; the first one's is 1.
         epochs: Passes over the training rows; the weights of the best one stay.
     """
-    # 1. Data: each block and the nearest other one of the training set. Baselines: the mean, a linear model.
-    (x, y), (x_test, y_test) = run.data.california_housing()
-    scale, near = toolkit.Standardizer.fit(x), neighbors.NearestNeighbors(n_neighbors=1).fit(x[:, :2])
-    inputs = {"block": scale(x), "neighbor": scale(x[near.kneighbors()[1][:, 0]])}
-    test_inputs = {"block": scale(x_test), "neighbor": scale(x[near.kneighbors(x_test[:, :2])[1][:, 0]])}
-    targets, truth = ({"price": p / 10_000, "dear": p > np.median(y)} for p in (y, y_test))
-    flat, test_flat = (np.hstack(list(each.values())) for each in (inputs, test_inputs))
-    linear = linear_model.LinearRegression().fit(flat, targets["price"]).predict(test_flat)
-    for name, guess in {"baseline_mae": targets["price"].mean(), "linear_mae": linear}.items():
-        run.score(**{name: abs(truth["price"] - guess).mean()})
-    run.score(baseline_accuracy=np.mean(~truth["dear"]))
+    # 1. Data: blocks of houses, each with its features and the middle price of its houses.
+    data = run.data.california_housing()
+    (x, y), (x_test, y_test) = data  # x: (16512, 8), y: (16512,)
+    # Two targets: the price (in 10,000 dollars, because a network comes to targets near 20 sooner
+    # than to targets near 200,000), and whether it is above the median.
+    targets = {"price": y / 10_000, "dear": y > np.median(y)}
+    test_targets = {"price": y_test / 10_000, "dear": y_test > np.median(y)}
 
-    # 2. Train: a loss for each output. toolkit.fit is model.fit, one compiled call an epoch.
-    model, losses = build_model(), {"price": "mse", "dear": "binary_crossentropy"}
+    # 2. Two inputs: each block, and the nearest other block of the training set. Only features
+    # of the neighbor are used, never its price, and no test block is ever a neighbor.
+    places = NearestNeighbors(n_neighbors=1).fit(x[:, :2])  # by longitude and latitude
+    # Asked without points, it names for each of its own the nearest other one.
+    nearest = places.kneighbors(return_distance=False)[:, 0]  # (16512,), row numbers
+    test_nearest = places.kneighbors(x_test[:, :2], return_distance=False)[:, 0]  # (4128,)
+    standardize = toolkit.Standardizer.fit(x)  # each feature to mean 0 and deviation 1
+    inputs = {"block": standardize(x), "neighbor": standardize(x[nearest])}
+    test_inputs = {"block": standardize(x_test), "neighbor": standardize(x[test_nearest])}
+
+    # 3. Baselines: the mean price, a linear model of all 16 features, and "no block is dear".
+    # (run.score prints a score, beside the range in which it is expected.)
+    mean_error = np.abs(test_targets["price"] - targets["price"].mean())
+    run.score(baseline_mae=mean_error.mean())
+    linear = LinearRegression()
+    linear.fit(np.hstack([inputs["block"], inputs["neighbor"]]), targets["price"])
+    guesses = linear.predict(np.hstack([test_inputs["block"], test_inputs["neighbor"]]))
+    run.score(linear_mae=np.abs(test_targets["price"] - guesses).mean())
+    run.score(baseline_accuracy=np.mean(~test_targets["dear"]))
+
+    # 4. The model. Its graph shows the shared layer with the arrows of both calls.
+    model = build_model()
     run.figure("graph.png", draw_graph(model))
-    weights, metrics = {"price": 1, "dear": dear_weight}, {"price": "mae", "dear": "accuracy"}
-    model.compile(optimizer="adam", loss=losses, loss_weights=weights, metrics=metrics)
-    best = keras.callbacks.EarlyStopping("val_loss", patience=epochs, restore_best_weights=True)
-    watch = {"validation_split": 0.2, "callbacks": [run.log(), best], "verbose": 0, "checkpoint": run.keep()}
-    history = toolkit.fit(model, inputs, targets, epochs=epochs, batch_size=64, **watch)
-    run.figure("mae.png", toolkit.plot_history(history, "price_mae", skip=epochs // 20))
-    scores = model.evaluate(test_inputs, truth, verbose=0, return_dict=True)  # one look at the test rows
+    # Each output has a loss of its own, found by its name. Training makes their weighted sum
+    # small. The squared error of the price is some 100 times the crossentropy, so the weight lets
+    # the second output be heard, too.
+    model.compile(
+        optimizer="adam",
+        loss={"price": "mse", "dear": "binary_crossentropy"},
+        loss_weights={"price": 1, "dear": dear_weight},
+        metrics={"price": "mae", "dear": "accuracy"},
+    )
+
+    # 5. Training, on four fifths of the rows. The rest are for validation: after each epoch they
+    # are scored, but no weight learns from them. EarlyStopping would end training after `patience`
+    # epochs without progress. Here it only brings back the weights of the best epoch.
+    best = keras.callbacks.EarlyStopping(
+        monitor="val_loss",
+        patience=epochs,
+        restore_best_weights=True,
+    )
+    print(f"Training for {epochs} epochs, which takes some seconds ...")
+    # toolkit.fit is model.fit with the same arguments, only sooner: each epoch is one compiled
+    # call. A checkpoint lets a run that was interrupted go on (--resume).
+    history = toolkit.fit(
+        model,
+        inputs,
+        targets,
+        validation_split=0.2,
+        epochs=epochs,
+        batch_size=64,
+        callbacks=[run.log(), best],  # run.log() writes each epoch's scores into history.csv
+        checkpoint=run.keep(),
+        verbose=0,  # a line an epoch, with ten scores each, would be long
+    )
+    best_epoch = best.best_epoch + 1  # Keras counts from 0
+    print(f"The validation loss is lowest after epoch {best_epoch}.")
+    # The first epochs are left out of the figure: their errors are so large that the rest is flat.
+    axes = toolkit.plot_history(history, "price_mae", skip=epochs // 20)
+    mark_epoch(axes, best_epoch, "chosen by validation loss")
+    axes.set_title(f"{data.name} ({data.source} data): error of the price")
+    axes.set_ylabel("mean absolute error, in 10,000 dollars")
+    run.figure("mae.png", axes)
+
+    # 6. One look at the test blocks. Each score is named for its output and its metric.
+    scores = model.evaluate(test_inputs, test_targets, verbose=0, return_dict=True)
     run.score(test_mae=scores["price_mae"], test_accuracy=scores["dear_accuracy"])
     toolkit.save(model, run.path("model.keras"))
 
-    # 3. The subclass: its first call builds it; with the same weights it predicts the same.
+    # 7. The subclass. Its first call makes its weights; given those of the graph, in the same
+    # order, it must predict the same.
     twin = Subclassed()
     twin(test_inputs)
     twin.set_weights(model.get_weights())
-    ours, theirs = (each.predict(test_inputs, verbose=0) for each in (model, twin))
-    run.score(subclass_difference=max(abs(ours[name] - theirs[name]).max() for name in ours))
+    ours = model.predict(test_inputs, verbose=0)  # {"price": (4128, 1), "dear": (4128, 1)}
+    theirs = twin.predict(test_inputs, verbose=0)
+    differences = [np.abs(ours[name] - theirs[name]).max() for name in ("price", "dear")]
+    run.score(subclass_difference=max(differences))
 
 
 if __name__ == "__main__":

@@ -18,17 +18,27 @@ from keras import layers
 from sklearn.linear_model import RidgeClassifier
 
 import toolkit
+from toolkit.drawing import mark_epoch
 from toolkit.run import Run, cli
 
 # Seeds 0 to 9: test_accuracy 0.872 to 0.886.
-EXPECTED = {"baseline_accuracy": (0.5, 0.5), "linear_accuracy": (0.87, 0.89), "test_accuracy": (0.865, 0.895)}
+EXPECTED = {
+    "baseline_accuracy": (0.5, 0.5),
+    "linear_accuracy": (0.87, 0.89),
+    "test_accuracy": (0.865, 0.895),
+}
 QUICK = {"epochs": 2}
+NUM_WORDS = 10_000  # the most frequent words; every other word counts as unknown
 
 
 def build_model(hidden_layers: int, units: int, activation: str, loss: str) -> keras.Model:
-    """A few hidden layers, and one sigmoid unit: the probability that the review is positive."""
-    hidden = [layers.Dense(units, activation=activation) for _ in range(hidden_layers)]
-    model = keras.Sequential([keras.Input(shape=(10_000,)), *hidden, layers.Dense(1, activation="sigmoid")])
+    """Build and compile a network that turns a review into the probability that it is positive."""
+    model = keras.Sequential()
+    model.add(keras.Input(shape=(NUM_WORDS,)))
+    for _ in range(hidden_layers):
+        model.add(layers.Dense(units, activation=activation))
+    # The sigmoid turns any number into one between 0 and 1, which can be read as a probability.
+    model.add(layers.Dense(1, activation="sigmoid"))
     model.compile(optimizer="rmsprop", loss=loss, metrics=["accuracy"])
     return model
 
@@ -55,44 +65,86 @@ def main(
         batch_size: Reviews a step.
         review: A review of your own, to be scored at the end.
     """
-    # 1. Data. A review is a list of word ranks; it becomes a vector that says which words occur.
-    data = run.data.imdb(num_words=10_000)
-    (reviews, y), (test_reviews, y_test) = data
-    print(f"A review, {data.class_names[y[0]]}: {toolkit.decode(reviews[0], data.word_index)[:200]} ...")
-    x, x_test = (toolkit.multi_hot(texts, 10_000, sparse=True) for texts in (reviews, test_reviews))
+    # 1. Data. A review is a list of word numbers, its label is 1 (positive) or 0 (negative).
+    data = run.data.imdb(num_words=NUM_WORDS)
+    (reviews, y), (test_reviews, y_test) = data  # reviews: 25,000 lists; y: (25000,)
+    words = toolkit.decode(reviews[0], data.word_index)
+    print(f"A review, {data.class_names[y[0]]} (a ? is a rare word): {words[:200]} ...")
 
-    # 2. Baselines: always the more frequent answer, and a linear model on the same vectors.
-    linear = RidgeClassifier(alpha=300).fit(x.astype("float32"), y)
-    majority = np.mean(y_test == np.bincount(y).argmax())
-    run.score(baseline_accuracy=majority, linear_accuracy=linear.score(x_test, y_test))
-    x = toolkit.multi_hot(reviews, 10_000)  # a byte an entry: sooner to train on, and still lean
+    # A network wants rows of equal length. So a review becomes 10,000 numbers: a 1 for each word
+    # that occurs in it, and 0 for all others. Where a word stands, and how often, is lost.
+    x = toolkit.multi_hot(reviews, NUM_WORDS)  # (25000, 10000), uint8
+    # Nearly all of these numbers are 0. A sparse matrix stores only the ones, and means the same.
+    x_test = toolkit.multi_hot(test_reviews, NUM_WORDS, sparse=True)  # (25000, 10000)
 
-    # 3. Train, and watch the last 40% of the rows (they come shuffled), which training does not see.
-    # toolkit.fit is model.fit, one compiled call an epoch.
+    # 2. Baselines: always the more frequent answer, and a linear model on the same vectors, whose
+    # alpha keeps the weights of rare words small. (run.score prints a score, beside the range in
+    # which it is expected.)
+    most_frequent = np.bincount(y).argmax()  # 0 or 1
+    run.score(baseline_accuracy=np.mean(y_test == most_frequent))
+    linear = RidgeClassifier(alpha=300)
+    linear.fit(toolkit.multi_hot(reviews, NUM_WORDS, dtype="float32", sparse=True), y)
+    run.score(linear_accuracy=linear.score(x_test, y_test))
+
+    # 3. Training, on 60% of the reviews. The other 40% are for validation: after each epoch they
+    # are scored, but no weight learns from them. (validation_split takes the last rows, so the
+    # rows must come shuffled, as these do.)
     model = build_model(hidden_layers, units, activation, loss)
-    watch = {"validation_split": 0.4, "callbacks": [run.log()], "checkpoint": run.keep()}
-    history = toolkit.fit(model, x, y, epochs=epochs, batch_size=batch_size, **watch)
+    # toolkit.fit is model.fit with the same arguments, only sooner: each epoch is one compiled
+    # call. A checkpoint lets a run that was interrupted go on (--resume).
+    history = toolkit.fit(
+        model,
+        x,
+        y,
+        validation_split=0.4,
+        epochs=epochs,
+        batch_size=batch_size,
+        callbacks=[run.log()],  # writes each epoch's scores into history.csv
+        checkpoint=run.keep(),
+    )
+
+    # 4. Choose the number of epochs. The training loss falls to the end. The validation loss turns
+    # and rises: the model learns its own reviews by heart, which helps it with no other review.
+    val_loss = history.history["val_loss"]
+    best_epochs = int(np.argmin(val_loss)) + 1  # the first epoch, at index 0, is number 1
+    if best_epochs < epochs:
+        print(f"The validation loss is lowest after epoch {best_epochs};", end=" ")
+        print("then the model learns by heart.")
+    else:
+        print(f"The validation loss still falls in epoch {epochs}: more --epochs may do better.")
     for metric in ("loss", "accuracy"):
-        run.figure(f"{metric}.png", toolkit.plot_history(history, metric))
-    best_epochs = int(np.argmin(history.history["val_loss"])) + 1
-    print(f"The validation loss is lowest after epoch {best_epochs}; then the model learns by heart.")
+        axes = toolkit.plot_history(history, metric)
+        mark_epoch(axes, best_epochs, "chosen by validation loss")
+        axes.set_title(f"{data.name} ({data.source} data): {metric} after each epoch")
+        run.figure(f"{metric}.png", axes)
 
-    # 4. A fresh model on every training row, for that many epochs; then one look at the test rows.
+    # 5. The final model: a fresh one, on all 25,000 reviews, for that many epochs. Then one look at
+    # the test reviews. They had no say in any choice, so their score holds for new reviews, too.
     model = build_model(hidden_layers, units, activation, loss)
-    toolkit.fit(model, x, y, epochs=best_epochs, batch_size=batch_size, checkpoint=run.keep("all"))
+    toolkit.fit(
+        model,
+        x,
+        y,
+        epochs=best_epochs,
+        batch_size=batch_size,
+        checkpoint=run.keep("all"),
+    )
     scores = model.evaluate(x_test, y_test, batch_size=batch_size, verbose=0, return_dict=True)
     run.score(test_accuracy=scores["accuracy"])
     toolkit.save(model, run.path("model.keras"))
 
-    # 5. Use it.
-    probability = model.predict(x_test, batch_size=batch_size, verbose=0)[:, 0]
-    for name, row in (("surest", probability.argmax()), ("least sure", abs(probability - 0.5).argmin())):
-        words = toolkit.decode(test_reviews[row], data.word_index)[:120]
-        print(f"The {name} ({probability[row]:.3f}, in truth {data.class_names[y_test[row]]}): {words} ...")
+    # 6. Use it: which test review is it surest of, and of which does it know least?
+    probability = model.predict(x_test, batch_size=batch_size, verbose=0)[:, 0]  # (25000,)
+    surest = np.argmax(np.abs(probability - 0.5))
+    least_sure = np.argmin(np.abs(probability - 0.5))
+    for name, row in (("surest", surest), ("least sure", least_sure)):
+        truth = data.class_names[y_test[row]]
+        words = toolkit.decode(test_reviews[row], data.word_index)
+        print(f"The {name} ({probability[row]:.3f}, in truth {truth}): {words[:120]} ...")
     if review is not None:
-        words = toolkit.encode(review, data.word_index, num_words=10_000)
-        own = toolkit.multi_hot([words], 10_000)
-        print(f"Your review is positive with probability {model.predict(own, verbose=0)[0, 0]:.3f}.")
+        sequence = toolkit.encode(review, data.word_index, num_words=NUM_WORDS)
+        own = model.predict(toolkit.multi_hot([sequence], NUM_WORDS), verbose=0)  # (1, 1)
+        print(f"Your review is positive with probability {own[0, 0]:.3f}.")
 
 
 if __name__ == "__main__":

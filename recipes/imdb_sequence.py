@@ -1,13 +1,15 @@
-"""Tell a good film review from a bad one by its words in their order, and see which words lie together.
+"""Tell good film reviews from bad ones by their words in order, and see which words lie together.
 
-Teaches   Padded integer sequences; an embedding, with a mask over the padding; pooling, SimpleRNN, LSTM
-          and GRU, in one direction or both; against multi-hot vectors; the nearest words of a word.
+Teaches   Padded integer sequences; an embedding, with a mask over the padding; pooling, SimpleRNN,
+          LSTM and GRU, in one direction or both; against multi-hot vectors; the nearest words of a
+          word.
 Data      IMDB: 25,000 + 25,000 reviews, half of them positive; 123 stand in both sets.
 Source    Chollet, Deep Learning with Python, sections 6.1 and 6.2 (data: Maas et al., ACL 2011).
 Published 0.881 (pooling), 0.8758 (LSTM, on validation rows), 0.843 to 0.880 (bidirectional LSTM)
 Takes     37 s
-Try next  --cell pooling --epochs 8: what is the order of the words worth? --cell rnn: what does it forget?
-          --cell gru --bidirectional; --maxlen 50; --word boring, or 4: why do numbers lie where they do?
+Try next  --cell pooling --epochs 8: what is the order of the words worth? --cell rnn: what does it
+          forget? --cell gru --bidirectional; --maxlen 50; --word boring, or 4: why do numbers lie
+          where they do?
 """
 
 from typing import Literal
@@ -15,6 +17,7 @@ from typing import Literal
 import keras
 import numpy as np
 from keras import layers
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.linear_model import RidgeClassifier
 
@@ -22,21 +25,46 @@ import toolkit
 from toolkit.run import Run, cli
 
 # Seeds 0 to 5, with an LSTM, the default: test_accuracy 0.864 to 0.871 (pooling, 8 epochs: 0.876).
-EXPECTED = {"baseline_accuracy": (0.5, 0.5), "linear_accuracy": (0.87, 0.89), "test_accuracy": (0.855, 0.885)}
+EXPECTED = {
+    "baseline_accuracy": (0.5, 0.5),
+    "linear_accuracy": (0.87, 0.89),
+    "test_accuracy": (0.855, 0.885),
+}
 QUICK = {"epochs": 1, "maxlen": 50}
+NUM_WORDS = 10_000
+
+
+def build_reader(cell: str, bidirectional: bool) -> keras.Layer:
+    """Return the layer that makes one vector of the vectors of all words."""
+    # The mean of the vectors knows nothing of their order.
+    if cell == "pooling":
+        return layers.GlobalAveragePooling1D()
+    # A recurrent cell reads word after word. Its state, 32 numbers, is all that it remembers.
+    if cell == "rnn":
+        reader = layers.SimpleRNN(units=32)
+    elif cell == "gru":
+        reader = layers.GRU(units=32)
+    else:
+        reader = layers.LSTM(units=32)
+    # A second cell reads from the end; the states of both are put side by side.
+    return layers.Bidirectional(reader) if bidirectional else reader
 
 
 def build_model(cell: str, bidirectional: bool) -> keras.Model:
     """Words to vectors, the vectors of a review to one, and that one to a probability."""
-    # The mean knows no order; a recurrent cell reads word after word and keeps what it needs.
-    cells = {"rnn": layers.SimpleRNN, "lstm": layers.LSTM, "gru": layers.GRU}
-    reader = layers.GlobalAveragePooling1D() if cell == "pooling" else cells[cell](32)
-    if bidirectional and cell != "pooling":  # a second one reads from the end
-        reader = layers.Bidirectional(reader)
-    words = layers.Embedding(10_000, 32, mask_zero=True, name="words")  # the mask: nobody reads the padding
-    stack = [words, layers.SpatialDropout1D(0.4), reader, layers.Dropout(0.4)]
-    model = keras.Sequential([keras.Input(shape=(None,)), *stack, layers.Dense(1, activation="sigmoid")])
-    model.compile(keras.optimizers.Adam(0.002), "binary_crossentropy", metrics=["accuracy"])
+    model = keras.Sequential([keras.Input(shape=(None,))])  # (batch, words): as many as there are
+    # Each word number has a vector of its own, which is trained like any weight. With mask_zero the
+    # layers above skip the padding, whose number is 0.
+    model.add(layers.Embedding(NUM_WORDS, 32, mask_zero=True, name="words"))  # (batch, words, 32)
+    model.add(layers.SpatialDropout1D(rate=0.4))
+    model.add(build_reader(cell, bidirectional))  # (batch, 32), or 64 if bidirectional
+    model.add(layers.Dropout(rate=0.4))
+    model.add(layers.Dense(units=1, activation="sigmoid"))  # (batch, 1)
+    model.compile(
+        optimizer=keras.optimizers.Adam(learning_rate=0.002),
+        loss="binary_crossentropy",
+        metrics=["accuracy"],
+    )
     return model
 
 
@@ -58,42 +86,79 @@ def main(
         epochs: Passes over the training rows; the weights of the best one stay.
         word: A word whose neighbors to show.
     """
-    # 1. Data: short reviews get 0s in front; long ones lose their beginning, for the verdict comes last.
-    data = run.data.imdb(num_words=10_000)
+    # 1. Data: each review is a list of word numbers. To make one array of them, short reviews get
+    #    0s in front, and long ones lose their beginning, for the verdict comes at the end.
+    data = run.data.imdb(num_words=NUM_WORDS)
     (reviews, y), (test_reviews, y_test) = data
-    x, x_test = (keras.utils.pad_sequences(texts, maxlen) for texts in (reviews, test_reviews))
+    x = keras.utils.pad_sequences(reviews, maxlen=maxlen)  # (25000, maxlen)
+    x_test = keras.utils.pad_sequences(test_reviews, maxlen=maxlen)  # (25000, maxlen)
 
-    # 2. Baselines: always the more frequent answer, and a linear model of which words occur (multi-hot).
-    hot, test_hot = (toolkit.multi_hot(texts, 10_000, sparse=True) for texts in (reviews, test_reviews))
+    # 2. Baselines: always the more frequent answer, and a linear model that knows which words occur
+    #    in the whole review, but not where.
+    frequent = np.bincount(y).argmax()
+    run.score(baseline_accuracy=np.mean(y_test == frequent))
+    hot = toolkit.multi_hot(reviews, NUM_WORDS, sparse=True)  # (25000, 10000), zeros left out
+    test_hot = toolkit.multi_hot(test_reviews, NUM_WORDS, sparse=True)
     linear = RidgeClassifier(alpha=300).fit(hot.astype("float32"), y)
-    majority = np.mean(y_test == np.bincount(y).argmax())
-    run.score(baseline_accuracy=majority, linear_accuracy=linear.score(test_hot, y_test))
+    run.score(linear_accuracy=linear.score(test_hot, y_test))
 
-    # 3. Train, and watch the last fifth of the rows. toolkit.fit is model.fit, one compiled call an epoch.
+    # 3. Train, and watch the last fifth of the rows. The callback puts the weights of the best
+    #    epoch back at the end. toolkit.fit is model.fit, one compiled call an epoch.
     model = build_model(cell, bidirectional)
-    best = keras.callbacks.EarlyStopping("val_accuracy", patience=epochs, restore_best_weights=True)
-    watch = {"validation_split": 0.2, "callbacks": [run.log(), best], "checkpoint": run.keep()}
-    history = toolkit.fit(model, x, y, epochs=epochs, batch_size=128, **watch)
-    run.figure("accuracy.png", toolkit.plot_history(history, "accuracy"))
+    best_weights = keras.callbacks.EarlyStopping(
+        monitor="val_accuracy",
+        patience=epochs,
+        restore_best_weights=True,
+    )
+    history = toolkit.fit(
+        model,
+        x,
+        y,
+        batch_size=128,
+        epochs=epochs,
+        validation_split=0.2,
+        callbacks=[run.log(), best_weights],
+        checkpoint=run.keep(),  # so that a run that was cut short can go on with --resume
+    )
+    title = f"IMDB reviews, read as sequences ({cell})"
+    run.figure("accuracy.png", toolkit.plot_history(history, "accuracy", title=title))
+
+    # 4. One look at the test rows.
     scores = model.evaluate(x_test, y_test, batch_size=500, verbose=0, return_dict=True)
-    run.score(test_accuracy=scores["accuracy"])  # the one look at the test rows
+    run.score(test_accuracy=scores["accuracy"])
     toolkit.save(model, run.path("model.keras"))
 
-    # 4. Use it: the same words, so the same multi-hot vector, in two orders.
-    pair = ("it was not bad at all, it was good", "it was not good at all, it was bad")
-    tokens = [toolkit.encode(text, data.word_index, num_words=10_000) for text in pair]
-    probabilities = model.predict(keras.utils.pad_sequences(tokens, maxlen), verbose=0)[:, 0]
-    print(*(f"{p:.3f} {text}" for p, text in zip(probabilities, pair, strict=True)), sep="\n")
+    # 5. Use: two reviews of the same words, whose multi-hot vectors would be the same.
+    sentences = ["it was not bad at all, it was good", "it was not good at all, it was bad"]
+    tokens = [toolkit.encode(each, data.word_index, num_words=NUM_WORDS) for each in sentences]
+    padded = keras.utils.pad_sequences(tokens, maxlen=maxlen)  # (2, maxlen)
+    probabilities = model.predict(padded, verbose=0)  # (2, 1)
+    for sentence, probability in zip(sentences, probabilities[:, 0], strict=True):
+        print(f"Positive with probability {probability:.3f}: {sentence}")
 
-    # 5. The space of the words: which of the 3,000 commonest point the same way as one, and which away?
-    vectors = model.get_layer("words").get_weights()[0][: min(3000, len(data.word_index) + 4)]
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    cosine = vectors @ vectors[toolkit.encode(word, data.word_index, num_words=3000)[-1]]
-    rows = 4 + cosine[4:].argsort()[np.r_[:10, -11:0]]  # 0 to 3 are no words
+    # 6. The space of the words: which ones does training give a similar vector, and which an
+    #    opposite one? Rare words are left out, for their vectors have hardly moved.
+    vectors = model.get_layer("words").get_weights()[0]  # (10000, 32)
+    count = min(3000, len(data.word_index) + 4)  # the numbers 0 to 3 stand for no words
+    vectors = vectors[:count]
+    token = toolkit.encode(word, data.word_index, num_words=count)[-1]  # the first one is "start"
+    run.figure("words.png", draw_neighbors(vectors, token, data.word_index))
+
+
+def draw_neighbors(vectors: np.ndarray, token: int, word_index: dict) -> Axes:
+    """Draw the cosine of the angle between a word's vector and the nearest and farthest ones."""
+    directions = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    cosine = directions @ directions[token]
+    words = np.arange(4, len(vectors))  # 0 to 3 stand for no words
+    words = words[cosine[words].argsort()]
+    words = np.concatenate([words[:10], words[-11:]])  # the nearest one is the word itself
+    names = [toolkit.decode([each], word_index) for each in words]
     axes = Figure(figsize=(6.4, 5.2), layout="constrained").subplots()
-    axes.barh([toolkit.decode([row], data.word_index) for row in rows], cosine[rows])
-    axes.set(title=f'The words farthest from "{word}" and nearest to it', xlabel="cosine of the angle")
-    run.figure("words.png", axes)
+    axes.barh(names, cosine[words])
+    word = toolkit.decode([token], word_index)
+    axes.set(title=f'IMDB reviews: words that lie near "{word}", or opposite')
+    axes.set(xlabel="cosine of the angle between the vectors")
+    return axes
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""Start a deep net so that signals neither vanish nor explode: initializers and batch normalization.
+"""Start a deep net so that signals neither vanish nor explode: initializers, batch normalization.
 
-Teaches   Why a deep net may learn nothing: the variance of activations and of gradients, layer by layer;
-          sigmoid and relu from N(0, 1) weights against Glorot's and He's; what batch normalization mends.
+Teaches   Why a deep net may learn nothing: the variance of activations and of gradients, layer by
+          layer; weights from N(0, 1) against Glorot's, He's and PyTorch's default, by formula and
+          measured; what batch normalization mends.
 Data      Fashion-MNIST, a part of it: 5,000 images to train on, 5,000 to validate, 10,000 to test.
 Source    Géron, Hands-On Machine Learning, chapter 11; Glorot and Bengio, 2010; He et al., 2015.
 Takes     45 s
@@ -13,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 from keras import initializers, layers
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from sklearn.linear_model import RidgeClassifier
 
 import toolkit
@@ -21,37 +23,64 @@ from toolkit.run import Run, cli
 # Seeds 0 to 4: glorot_ratio 5e-12 to 7e-12, he_ratio 0.8 to 1.7, test_accuracy 0.782 to 0.803.
 EXPECTED = {"glorot_ratio": (0, 1e-6), "he_ratio": (0.02, 50), "test_accuracy": (0.76, 0.83)}
 QUICK = {"hidden_layers": 3, "epochs": 1}
-STARTS = {  # N(0, 1) takes no notice of the width; the others hold the variance through a layer
+
+# How much of the variance that comes in does a relu layer pass on? Each unit adds up n products
+# with its weights, which makes n times their variance, and relu takes away half. This share should
+# be 1: a share of 1/2 leaves a thousandth after ten layers.
+STARTS = {
+    # Variance 1, whatever n is. Share: n/2.
     "sigmoid_normal": ("sigmoid", initializers.RandomNormal(stddev=1.0)),
+    # Variance 2/(n + units), here 1/n. Share: 1/2 under relu. A sigmoid takes more from what comes
+    # back: its slope is 1/4 at most, so that a layer leaves no more than 1/16 of the variance.
     "sigmoid_glorot": ("sigmoid", initializers.GlorotNormal()),
     "relu_normal": ("relu", initializers.RandomNormal(stddev=1.0)),
+    # Uniform within 1/sqrt(n), so of variance 1/(3n). Share: 1/6. Such are the weights of PyTorch's
+    # Linear, which it draws by kaiming_uniform_(a=sqrt(5)); its biases are not 0, as they are here.
+    "relu_pytorch": (
+        "relu",
+        initializers.VarianceScaling(scale=1 / 3, mode="fan_in", distribution="uniform"),
+    ),
+    # Variance 2/n. Share: 1.
     "relu_he": ("relu", initializers.HeNormal()),
 }
 
 
 def build_model(start: str, norm: bool, hidden_layers: int, units: int) -> keras.Model:
     """Many hidden layers, each with batch normalization before its activation, or without."""
-    model, (activation, initializer) = keras.Sequential([keras.Input((784,))]), STARTS[start]
+    activation, initializer = STARTS[start]
+    model = keras.Sequential([keras.Input(shape=(784,))])
     for _ in range(hidden_layers):
+        # Every layer gets a copy of the initializer: the same one would draw the same weights.
         model.add(layers.Dense(units, kernel_initializer=initializer.clone()))
-        model.add(layers.BatchNormalization(momentum=0.9) if norm else layers.Identity())  # soon settled
+        if norm:
+            # The low momentum lets its averages settle within the few steps of this training.
+            model.add(layers.BatchNormalization(momentum=0.9))
         model.add(layers.Activation(activation))
     model.add(layers.Dense(10, activation="softmax"))
-    sgd = keras.optimizers.SGD(0.01, momentum=0.9)
-    model.compile(optimizer=sgd, loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+    model.compile(
+        optimizer=keras.optimizers.SGD(learning_rate=0.01, momentum=0.9),
+        loss="sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+    )
     return model
 
 
-def variances(model: keras.Model, x: np.ndarray, y: np.ndarray) -> list[list[float]]:
-    """Return the variance of each hidden layer's activations, and that of the loss's gradients by them."""
-    signal, activations = tf.constant(x), []
+def variances(model: keras.Model, x: np.ndarray, y: np.ndarray) -> tuple[list, list]:
+    """Return the variance of each layer's activations, and of the loss's gradients by them."""
+    signal = tf.constant(x)  # (rows, 784)
+    activations = []
     with tf.GradientTape() as tape:
         for layer in model.layers:
             signal = layer(signal, training=True)
-            activations += [signal] if isinstance(layer, layers.Activation) else []
-        loss = tf.reduce_mean(keras.losses.sparse_categorical_crossentropy(y, signal))
-    signals = activations, tape.gradient(loss, activations)
-    return [[np.asarray(each, "float64").var() for each in part] for part in signals]
+            if isinstance(layer, layers.Activation):
+                activations.append(signal)  # (rows, units)
+        losses = keras.losses.sparse_categorical_crossentropy(y, signal)  # (rows,)
+        loss = tf.reduce_mean(losses)
+    gradients = tape.gradient(loss, activations)  # one for each activation, of the same shape
+    # float64, because the squares of the smallest gradients are 0 in float32.
+    forward = [np.var(np.asarray(each, dtype="float64")) for each in activations]
+    backward = [np.var(np.asarray(each, dtype="float64")) for each in gradients]
+    return forward, backward
 
 
 def main(run: Run, *, hidden_layers: int = 10, units: int = 100, epochs: int = 3) -> None:
@@ -62,38 +91,97 @@ def main(run: Run, *, hidden_layers: int = 10, units: int = 100, epochs: int = 3
         units: Width of each of them.
         epochs: Passes over the training rows.
     """
-    # 1. Data, scaled to mean 0 and variance 1, and the baselines. The test rows wait until step 3.
-    (x, y), (x_test, y_test) = run.data.fashion_mnist()
-    x, y = x[:10_000], y[:10_000]
-    rows, watched = np.split(np.arange(len(x)), 2)
-    mean, std = x[rows].mean(), x[rows].std()
-    x, x_test = ((part.reshape(-1, 784).astype("float32") - mean) / std for part in (x, x_test))
-    linear = RidgeClassifier(alpha=1000).fit(x[rows], y[rows]).score(x_test, y_test)
-    run.score(baseline_accuracy=np.mean(y_test == np.bincount(y[rows]).argmax()), linear_accuracy=linear)
+    # 1. Data. The formulas hold for inputs of mean 0 and variance 1, so the images are scaled.
+    (images, labels), (test_images, y_test) = run.data.fashion_mnist()
+    x = images[:10_000].reshape(-1, 784).astype("float32")  # (10000, 784)
+    y = labels[:10_000]
+    x_test = test_images.reshape(-1, 784).astype("float32")
+    rows, watched = np.split(np.arange(len(x)), 2)  # 5000 to train on, 5000 to validate
+    mean = x[rows].mean()
+    deviation = x[rows].std()
+    x = (x - mean) / deviation
+    x_test = (x_test - mean) / deviation
 
-    # 2. Before training: what goes forward through the layers, and what comes back?
-    figure, models, ratios = Figure(figsize=(6.4, 6.0), layout="constrained"), {}, {}
-    for norm, column in zip((False, True), figure.subplots(2, 2, sharey="row").T, strict=True):
-        for start in STARTS:
-            models[start + "_norm" * norm] = model = build_model(start, norm, hidden_layers, units)
-            signals = variances(model, x[:500], y[:500])
-            ratios[start, norm] = signals[1][0] / signals[1][-1]  # of the gradients: first layer by last
-            for axes, signal, name in zip(column, signals, ("activations", "gradients"), strict=True):
-                axes.semilogy(range(1, hidden_layers + 1), signal, ".-", label=start)
-                axes.set(title=name + ", batch norm" * norm, xlabel="hidden layer", ylabel="variance")
-    run.figure("variances.png", axes.legend())
-    run.score(glorot_ratio=ratios["sigmoid_glorot", False], he_ratio=ratios["relu_he", False])
+    # 2. Baselines: always the most frequent class, and a linear model.
+    frequent = np.bincount(y[rows]).argmax()
+    run.score(baseline_accuracy=np.mean(y_test == frequent))
+    linear = RidgeClassifier(alpha=1000).fit(x[rows], y[rows])
+    run.score(linear_accuracy=linear.score(x_test, y_test))
 
-    # 3. Train them at once: fit_many is model.fit for many, one compiled call an epoch.
-    del models["relu_normal"]  # its first loss is beyond all numbers
-    options = {"epochs": epochs, "callbacks": [[run.log(f"{name}.csv")] for name in models], "verbose": 0}
-    histories = toolkit.fit_many([*models.values()], x, y, [(rows, watched)] * len(models), **options)
-    accuracy = {name: each.history["val_accuracy"][-1] for name, each in zip(models, histories, strict=True)}
-    print("Accuracy on the validation rows:", *(f"{name} {value:.3f}" for name, value in accuracy.items()))
-    model = models[max(accuracy, key=accuracy.get)]
-    run.score(test_accuracy=model.evaluate(x_test, y_test, verbose=0, return_dict=True)["accuracy"])
-    print(f"First test image: class {model.predict(x_test[:1], verbose=0).argmax()}, in truth {y_test[0]}")
+    # 3. Before any training: what goes forward through the layers, and what comes back?
+    models = {}
+    signals = {}
+    for start in STARTS:
+        models[start] = build_model(start, False, hidden_layers, units)
+        models[start + "_norm"] = build_model(start, True, hidden_layers, units)
+    for name, model in models.items():
+        signals[name] = variances(model, x[:500], y[:500])
+    run.figure("variances.png", draw_variances(signals))
+    print_shares(signals, units)
+
+    # What comes back to the first layer, as a part of what comes back to the last: near 1, all
+    # layers learn; near 0, the first ones do not.
+    gradients = {name: backward for name, (_, backward) in signals.items()}
+    run.score(glorot_ratio=gradients["sigmoid_glorot"][0] / gradients["sigmoid_glorot"][-1])
+    run.score(he_ratio=gradients["relu_he"][0] / gradients["relu_he"][-1])
+
+    # 4. Train all but one. toolkit.fit_many is model.fit for many, one compiled call an epoch.
+    del models["relu_normal"]  # its first loss is larger than any number that float32 can hold
+    print(f"Training {len(models)} nets ...")
+    histories = toolkit.fit_many(
+        list(models.values()),
+        x,
+        y,
+        splits=[(rows, watched)] * len(models),
+        names=list(models),
+        epochs=epochs,
+        callbacks=[[run.log(f"{name}.csv")] for name in models],
+        verbose=0,
+    )
+    accuracies = [history.history["val_accuracy"][-1] for history in histories]
+    for name, accuracy in zip(models, accuracies, strict=True):
+        print(f"{name:<20} accuracy on the validation rows {accuracy:.3f}")
+
+    # 5. The best of them: one look at the test rows.
+    name = list(models)[np.argmax(accuracies)]
+    model = models[name]
+    scores = model.evaluate(x_test, y_test, verbose=0, return_dict=True)
+    run.score(test_accuracy=scores["accuracy"])
+    probabilities = model.predict(x_test[:1], verbose=0)  # (1, 10)
+    print(f"Best: {name}. First test image: {probabilities.argmax()}, in truth {y_test[0]}")
     toolkit.save(model, run.path("model.keras"))
+
+
+# The rest is no part of the lesson: a table and a figure.
+
+
+def print_shares(signals: dict, units: int) -> None:
+    """Print the share of the variance that a relu layer passes on, by formula and measured."""
+    formulas = {"relu_normal": units / 2, "relu_pytorch": 1 / 6, "relu_he": 1.0}
+    for start, share in formulas.items():
+        forward, _ = signals[start]
+        measured = (forward[-1] / forward[0]) ** (1 / max(1, len(forward) - 1))
+        print(f"{start:<13} a layer passes on {share:.3g} by formula, {measured:.3g} as measured")
+
+
+def draw_variances(signals: dict) -> Figure:
+    """Draw the variances by layer: activations above, gradients below, normalized at the right."""
+    figure = Figure(figsize=(6.4, 6.8), layout="constrained")
+    figure.suptitle("Fashion-MNIST, before training: the variance in each hidden layer")
+    grid = figure.subplots(2, 2, sharex=True, sharey="row")
+    for number, (name, both) in enumerate(signals.items()):
+        column = number % 2
+        for row, variance in enumerate(both):
+            places = range(1, len(variance) + 1)
+            grid[row, column].semilogy(places, variance, ".-", color=f"C{number // 2}", label=name)
+    grid[0, 0].set(title="without batch normalization", ylabel="variance of the activations")
+    grid[0, 1].set(title="with batch normalization")
+    grid[1, 0].set(xlabel="hidden layer", ylabel="variance of the gradients")
+    grid[1, 1].set(xlabel="hidden layer")
+    grid[1, 0].xaxis.set_major_locator(MaxNLocator(integer=True))
+    lines, names = grid[0, 0].get_legend_handles_labels()
+    figure.legend(lines, names, loc="outside lower center", ncols=3)
+    return figure
 
 
 if __name__ == "__main__":

@@ -1,14 +1,16 @@
 """Know each loss and metric three ways: its formula, its name in Keras, the target that wants it.
 
-Teaches   Errors of quantities, hinges, cross-entropies, accuracies, each a line of NumPy and equal to Keras;
-          CTC, by listing its alignments; the loss that a target wants; what outliers do to mse, mae, Huber.
+Teaches   Errors of quantities, hinges, cross-entropies, accuracies, each a line of NumPy and equal
+          to Keras; CTC, by listing its alignments; the loss that a target wants; what outliers do
+          to mse, mae, Huber.
 Data      Random numbers; the 404 prices of Boston housing, in thousands of dollars.
 Source    Gulli and Pal, Deep Learning with Keras, chapter 1; Graves et al., ICML 2006 (CTC).
 Takes     3 s
-Try next  --wrong-prices 150, then 250: when does mae give way? For "aa", why are there fewer alignments?
+Try next  --wrong-prices 150, then 250: when does mae give way? For "aa", why are there fewer
+          alignments?
 """
 
-from itertools import groupby, product
+import itertools
 
 import keras
 import numpy as np
@@ -18,82 +20,173 @@ import toolkit
 from toolkit.run import Run, cli
 
 # Seeds 0 to 9: mse_shift 8.41 to 11.37, mae_shift 0.37 to 0.87, huber_shift 0.28 to 0.58.
-EXPECTED = {"difference": (0, 1e-5), "mse_shift": (6.5, 13.5), "mae_shift": (0, 1.5), "huber_shift": (0, 1)}
+EXPECTED = {
+    "difference": (0, 1e-5),
+    "mse_shift": (6.5, 13.5),
+    "mae_shift": (0, 1.5),
+    "huber_shift": (0, 1),
+}
 QUICK = {"wrong_prices": 10}
 
-FORMULAS = {  # y is the target, p the prediction; Keras also keeps logarithms and divisors off 0
-    "mse": lambda y, p: np.mean((y - p) ** 2),
+# A table for each kind of target, from Keras's name to the formula: y is the target, p the
+# prediction. Keras's own formulas differ only in keeping logarithms and divisors away from 0.
+
+# The target is a quantity, and the prediction is another one.
+QUANTITIES = {
+    "mse": lambda y, p: np.mean((y - p) ** 2),  # mean squared error
     "root_mean_squared_error": lambda y, p: np.sqrt(np.mean((y - p) ** 2)),
-    "mae": lambda y, p: np.mean(abs(y - p)),
-    "mape": lambda y, p: 100 * np.mean(abs((y - p) / y)),
-    "msle": lambda y, p: np.mean(np.log((1 + y) / (1 + p)) ** 2),
+    "mae": lambda y, p: np.mean(abs(y - p)),  # mean absolute error
+    "mape": lambda y, p: 100 * np.mean(abs((y - p) / y)),  # the same in percent of the target
+    "msle": lambda y, p: np.mean(np.log((1 + y) / (1 + p)) ** 2),  # of logarithms: counts ratios
+    # A square for errors below 1, a straight line for larger ones, which therefore count less.
     "huber": lambda y, p: np.mean(np.where(abs(y - p) < 1, (y - p) ** 2 / 2, abs(y - p) - 1 / 2)),
-    "hinge": lambda y, p: np.mean(np.maximum(1 - y * p, 0)),  # y is -1 or 1
-    "squared_hinge": lambda y, p: np.mean(np.maximum(1 - y * p, 0) ** 2),
-    "binary_crossentropy": lambda y, p: -np.mean(y * np.log(p) + (1 - y) * np.log(1 - p)),  # y is 0 or 1
-    "binary_accuracy": lambda y, p: np.mean(y == (p > 0.5)),
-    "categorical_crossentropy": lambda y, p: -np.mean(np.log((y * p).sum(1))),  # a row of y has a single 1
-    "categorical_accuracy": lambda y, p: np.mean((y * p).sum(1) == p.max(1)),
-    "top_k_categorical_accuracy": lambda y, p: np.mean((y * p).sum(1) >= np.sort(p)[:, -5]),  # k is 5
-    "categorical_hinge": lambda y, p: np.mean(np.maximum(1 + ((1 - y) * p).max(1) - (y * p).sum(1), 0)),
 }
-SPARSE = ["categorical_crossentropy", "categorical_accuracy", "top_k_categorical_accuracy"]
+# The target is 0 or 1, and the prediction is the probability of 1.
+TWO_CLASSES = {
+    "binary_crossentropy": lambda y, p: -np.mean(y * np.log(p) + (1 - y) * np.log(1 - p)),
+    "binary_accuracy": lambda y, p: np.mean(y == (p > 0.5)),
+}
+# The target is -1 or 1, and the prediction is any number. The loss is 0 only where that number is
+# on the right side of 0 and at least 1 away from it.
+SIGNS = {
+    "hinge": lambda y, p: np.mean(np.maximum(1 - y * p, 0)),
+    "squared_hinge": lambda y, p: np.mean(np.maximum(1 - y * p, 0) ** 2),
+}
+# The target is a row with a single 1, and the prediction is a row of probabilities. The product
+# y * p is 0 but for the probability of the true class, so its sum is that probability.
+ONE_HOT = {
+    "categorical_crossentropy": lambda y, p: -np.mean(np.log((y * p).sum(axis=1))),
+    "categorical_accuracy": lambda y, p: np.mean((y * p).sum(axis=1) == p.max(axis=1)),
+    # Is the true class among the five that have the highest probabilities?
+    "top_k_categorical_accuracy": lambda y, p: np.mean((y * p).sum(axis=1) >= np.sort(p)[:, -5]),
+    # The true class against the best of the others, (1 - y) * p.
+    "categorical_hinge": lambda y, p: np.mean(
+        np.maximum(1 - (y * p).sum(axis=1) + ((1 - y) * p).max(axis=1), 0)
+    ),
+}
+# Three of these for a target that is the number of the class: p[np.arange(len(y)), y] picks from
+# each row the probability of its true class.
+INTEGERS = {
+    "sparse_categorical_crossentropy": lambda y, p: -np.mean(np.log(p[np.arange(len(y)), y])),
+    "sparse_categorical_accuracy": lambda y, p: np.mean(p.argmax(axis=1) == y),
+    "sparse_top_k_categorical_accuracy": lambda y, p: np.mean(
+        p[np.arange(len(y)), y] >= np.sort(p)[:, -5],
+    ),
+}
 
 
-def ctc(label, p):
-    """The alignments: a symbol a step that, repeats merged and then blanks (0) left out, give the label."""
-    paths = product(range(p.shape[1]), repeat=len(p))
-    paths = [path for path in paths if [symbol for symbol, _ in groupby(path) if symbol] == label]
-    return paths, -np.log(sum(np.prod(p[range(len(p)), path]) for path in paths))
+def compare(formulas: dict, y: np.ndarray, p: np.ndarray) -> float:
+    """Print what each formula and Keras give; return the largest difference, by their size."""
+    largest = 0.0
+    for name, formula in formulas.items():
+        ours = formula(y, p)
+        # Keras knows nearly every loss as a metric, too, but Huber's only as a loss.
+        measure = keras.losses.huber if name == "huber" else keras.metrics.get(name)
+        theirs = np.mean(measure(y, p.astype("float32")))  # Keras gives a value for each row
+        print(f"  {name:<34} formula {ours:9.5f}, Keras {theirs:9.5f}")
+        largest = max(largest, abs(ours - theirs) / max(1, ours))
+    return largest
+
+
+def ctc(label: list[int], p: np.ndarray) -> tuple[list[tuple[int, ...]], float]:
+    """List the alignments of a label, and return them and the loss: -log of their probability.
+
+    An alignment names a symbol for each step. Where a symbol repeats itself, the repeats are
+    merged; then the blanks, symbol 0, are left out. What remains must be the label.
+    """
+    steps, symbols = p.shape  # p: the probability of each symbol at each step
+    alignments = []
+    probability = 0.0
+    for path in itertools.product(range(symbols), repeat=steps):  # one symbol a step, every way
+        merged = [symbol for symbol, _ in itertools.groupby(path)]  # (1, 1, 0, 2) becomes [1, 0, 2]
+        if [symbol for symbol in merged if symbol != 0] == label:
+            alignments.append(path)
+            probability += np.prod(p[np.arange(steps), path])  # of this symbol at each step
+    return alignments, -np.log(probability)
 
 
 def main(run: Run, *, wrong_prices: int = 20) -> None:
-    """Compare each formula with Keras, list what CTC adds up, and let wrong prices pull at three losses.
+    """Compare formulas with Keras, list what CTC adds up, let wrong prices pull at three losses.
 
     Args:
         wrong_prices: Prices that get a zero too many.
     """
-    # 1. Which loss do targets like these want? And does each formula equal Keras?
-    (_, prices), _ = run.data.boston_housing()
-    random, differences = np.random.default_rng(run.seed), []
-    kinds = {"": random.uniform(1, 9, (2, 500, 1))}  # quantities
-    kinds["binary"] = random.integers(2, size=(500, 1)), random.random((500, 1))
-    kinds["categorical"] = np.eye(10)[random.integers(10, size=500)], random.dirichlet(np.ones(10), 500)
-    for y in (*(y for y, _ in kinds.values()), kinds["categorical"][0].argmax(1)):
-        print(toolkit.head(y))
-    kinds["hinge"] = random.choice([-1, 1], (500, 1)), random.normal(size=(500, 1))
-    for name in (*FORMULAS, *(f"sparse_{name}" for name in SPARSE)):
-        y, p = next(kinds[kind] for kind in ("categorical", "binary", "hinge", "") if kind in name)
-        formula = FORMULAS[name.removeprefix("sparse_")](y, p)
-        measure = keras.losses.huber if name == "huber" else keras.metrics.get(name)  # huber is only a loss
-        ours = np.mean(measure(y.argmax(1) if name.startswith("sparse_") else y, p.astype("float32")))
-        print(f"{name:<34} formula {formula:9.5f}, Keras {ours:9.5f}")
-        differences.append(abs(formula - ours) / max(1, formula))
+    # 1. Quantities. Which output layer and loss does such a target want? And does each formula give
+    # what Keras gives? Random targets and predictions will do. (The prices wait for step 6.)
+    data = run.data.boston_housing()
+    random = np.random.default_rng(run.seed)
+    y, p = random.uniform(low=1, high=9, size=(2, 500, 1))  # y and p: (500, 1)
+    print("Quantities:", toolkit.head(y))
+    differences = [compare(QUANTITIES, y, p)]
 
-    # 2. CTC: the label is shorter than the input, and nobody says which step stands for which symbol.
-    logits, label = random.normal(size=(4, 3)).astype("float32"), [1, 2]  # 4 steps; blank, a, b
-    paths, formula = ctc(label, np.array(keras.ops.softmax(logits)))
-    print(f"{len(paths)} ways to write ab:", *("".join("-ab"[symbol] for symbol in path) for path in paths))
-    differences.append(abs(formula - float(keras.losses.CTC()(np.array([label]), logits[np.newaxis]))))
-    run.score(difference=max(differences))
+    # 2. Two classes, and the probability of one of them.
+    y = random.integers(2, size=(500, 1))
+    p = random.random(size=(500, 1))
+    print("Two classes:", toolkit.head(y))
+    differences.append(compare(TWO_CLASSES, y, p))
 
-    # 3. One guess for all prices: where is each loss lowest, and how far do wrong prices pull it away?
-    typed = prices * np.where(random.permutation(len(prices)) < wrong_prices, 10, 1)
-    guesses = np.linspace(10, 1.5 * typed.mean(), 1000)
-    figure = Figure(figsize=(6.4, 3.4), layout="constrained")
-    figure.suptitle(f"Best guess of {len(prices)} prices: all right; {wrong_prices} with a zero too many")
-    for axes, name in zip(figure.subplots(1, 3), ("mse", "mae", "huber"), strict=True):
-        lowest = []
-        for y, title in ((prices, "right"), (typed, "wrong")):
-            curve = np.array([FORMULAS[name](y, guess) for guess in guesses])
-            lowest.append(guesses[curve.argmin()])
-            (line,) = axes.plot(guesses, curve / curve.min(), label=f"{title} prices")
-            axes.axvline(lowest[-1], color=line.get_color(), linestyle="dotted")
-        axes.set(xlabel="guess", ylabel="loss / lowest loss", ylim=(0.9, 3.4))
-        axes.set(title="{}: {:.1f}, {:.1f}".format(name, *lowest))
-        axes.legend(loc="upper center")
-        run.score(**{f"{name}_shift": lowest[1] - lowest[0]})
+    # 3. Many classes. The target is a row with a single 1, or an integer.
+    labels = random.integers(10, size=500)  # (500,)
+    y = np.eye(10)[labels]  # (500, 10)
+    p = random.dirichlet(np.ones(10), size=500)  # (500, 10), positive, the sum of each row is 1
+    print("Many classes, one-hot:", toolkit.head(y))
+    differences.append(compare(ONE_HOT, y, p))
+    print("Many classes, integers:", toolkit.head(labels))
+    differences.append(compare(INTEGERS, labels, p))
+
+    # 4. Two classes as -1 and 1, and any number as the prediction: support vector machines are
+    # trained so.
+    y = random.choice([-1, 1], size=(500, 1))
+    p = random.normal(size=(500, 1))
+    print("Two classes, as signs:")
+    differences.append(compare(SIGNS, y, p))
+
+    # 5. CTC. In speech there are, say, 4 moments of sound and only 2 letters, and nobody says which
+    # moment stands for which letter. The loss adds up every way in which they may spell the word.
+    logits = random.normal(size=(4, 3)).astype("float32")  # 4 steps; a blank, "a" and "b"
+    alignments, ours = ctc([1, 2], np.array(keras.ops.softmax(logits)))
+    theirs = float(keras.losses.CTC()(np.array([[1, 2]]), logits[np.newaxis]))
+    differences.append(abs(ours - theirs))
+    letters = np.array(["-", "a", "b"])  # the blank is written as a dash
+    spelled = ["".join(letters[list(alignment)]) for alignment in alignments]
+    print(f'{len(spelled)} ways to write "ab" in 4 steps: {" ".join(spelled)}')
+    run.score(difference=max(differences))  # printed beside the range in which it is expected
+
+    # 6. Outliers. If you had to guess one and the same price for all houses, which guess has the
+    # lowest loss? And how far is it pulled away by some prices with a zero too many?
+    (_, right), _ = data  # (404,), the prices of the training rows
+    is_wrong = random.permutation(len(right)) < wrong_prices  # (404,), True in 20 random places
+    wrong = np.where(is_wrong, 10 * right, right)
+    guesses = np.linspace(10, 1.5 * wrong.mean(), num=1000)
+    right_losses = {}
+    wrong_losses = {}
+    for name in ("mse", "mae", "huber"):
+        formula = QUANTITIES[name]
+        right_losses[name] = np.array([formula(right, guess) for guess in guesses])  # (1000,)
+        wrong_losses[name] = np.array([formula(wrong, guess) for guess in guesses])
+        shift = guesses[wrong_losses[name].argmin()] - guesses[right_losses[name].argmin()]
+        run.score(**{f"{name}_shift": shift})
+    figure = draw_losses(guesses, right_losses, wrong_losses)
+    figure.suptitle(f"{data.name} ({data.source} data): one guess for all prices, and its loss")
     run.figure("outliers.png", figure)
+
+
+def draw_losses(guesses: np.ndarray, right_losses: dict, wrong_losses: dict) -> Figure:
+    """Draw each loss over the guesses, for right and for wrong prices, with its lowest point."""
+    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+    panels = figure.subplots(1, 3, sharey=True)
+    for axes, name in zip(panels, right_losses, strict=True):
+        best = []
+        for prices, losses in {"right": right_losses[name], "wrong": wrong_losses[name]}.items():
+            best.append(guesses[losses.argmin()])
+            (line,) = axes.plot(guesses, losses / losses.min(), label=f"{prices} prices")
+            axes.axvline(best[-1], color=line.get_color(), linestyle="dotted")
+        axes.set_title(f"{name}: best guess\n{best[0]:.1f}, then {best[1]:.1f}")
+        axes.set_ylim(0.9, 3.4)
+    panels[0].set_ylabel("loss / lowest loss")
+    panels[1].set_xlabel("guess, in 1,000 dollars (dotted: the best one)")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return figure
 
 
 if __name__ == "__main__":

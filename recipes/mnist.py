@@ -1,6 +1,7 @@
 """Read handwritten digits with one hidden layer, and look at the ones it gets wrong.
 
-Teaches   Images as arrays; a softmax classifier; validation apart from test; a look at the mistakes.
+Teaches   Images as arrays; a softmax classifier; validation apart from test; a look at the
+          mistakes.
 Data      MNIST: 60,000 + 10,000 images of 28 x 28 pixels; or Fashion-MNIST, of the same shape.
 Source    Chollet, Deep Learning with Python, section 2.1.
 Published 0.9777 to 0.980
@@ -26,18 +27,33 @@ EXPECTED = {
     "linear_accuracy": (0.9, 0.91),
     "test_accuracy": (0.974, 0.984),
 }
-QUICK = {"epochs": 1}
+QUICK = {"epochs": 2}
 
 
 def build_model(units: int, one_hot: bool) -> keras.Model:
-    """One hidden layer, and a probability for each of the 10 classes."""
-    # Grey values 0..255 become 0..1 inside the model; outside they stay bytes.
-    model = keras.Sequential([keras.Input(shape=(28, 28)), layers.Rescaling(1 / 255), layers.Flatten()])
-    model.add(layers.Dense(units, activation="relu"))
-    model.add(layers.Dense(10, activation="softmax"))
+    """Build and compile a network that turns an image into a probability for each of 10 classes."""
+    model = keras.Sequential(
+        [
+            keras.Input(shape=(28, 28)),
+            # Gray values come as bytes, 0 to 255. A network learns best from numbers near 1.
+            layers.Rescaling(scale=1 / 255),
+            layers.Flatten(),  # (28, 28) becomes (784,)
+            layers.Dense(units, activation="relu"),
+            # Softmax makes the 10 outputs positive and their sum 1, as probabilities are.
+            layers.Dense(10, activation="softmax"),
+        ]
+    )
+    # Both losses are the same formula. "Sparse" only says that a label comes as an integer.
     loss = "categorical_crossentropy" if one_hot else "sparse_categorical_crossentropy"
     model.compile(optimizer="rmsprop", loss=loss, metrics=["accuracy"])
     return model
+
+
+def encode_labels(y: np.ndarray, one_hot: bool) -> np.ndarray:
+    """Leave the labels as they are, or make 3, say, a row [0, 0, 0, 1, 0, 0, 0, 0, 0, 0]."""
+    if one_hot:
+        return keras.utils.to_categorical(y, num_classes=10)  # (n, 10)
+    return y  # (n,)
 
 
 def main(
@@ -58,42 +74,84 @@ def main(
         epochs: Passes over the training rows.
         batch_size: Images a step.
     """
-    # 1. Data: a look at one image.
-    data = getattr(run.data, dataset)()
-    (x, y), (x_test, y_test), names = *data, data.class_names
-    print(f"{names[y[0]]}: {x[0].shape} pixels, {x.dtype}, grey values {x[0].min()} to {x[0].max()}")
-    encode = keras.utils.to_categorical if one_hot else np.asarray
+    # 1. Data. An image is a square of gray values, its label an integer.
+    data = run.data.mnist() if dataset == "mnist" else run.data.fashion_mnist()
+    (x, y), (x_test, y_test) = data  # x: (60000, 28, 28), uint8; y: (60000,), 0 to 9
+    names = data.class_names
+    image = x[0]  # (28, 28)
+    print(f'The first image, "{names[y[0]]}", is an array of shape {image.shape}, {image.dtype},')
+    print(f"with gray values from {image.min()} to {image.max()}.")
+    targets = encode_labels(y, one_hot)
+    test_targets = encode_labels(y_test, one_hot)
 
-    # 2. Baselines: always the most frequent class, and a linear model on 5,000 of the images.
-    linear = LogisticRegression(C=0.1, tol=1e-3).fit(x[:5000].reshape(-1, 784) / 255, y[:5000])
-    majority = np.mean(y_test == np.bincount(y).argmax())
-    run.score(baseline_accuracy=majority, linear_accuracy=linear.score(x_test.reshape(-1, 784) / 255, y_test))
+    # 2. Baselines: always the most frequent class, and a linear model on 5,000 of the images, more
+    # of which would help it little. Its C keeps the weights small, its tol ends the search early.
+    # (run.score prints a score, beside the range in which it is expected.)
+    most_frequent = np.bincount(y).argmax()
+    run.score(baseline_accuracy=np.mean(y_test == most_frequent))
+    pixels = x[:5000].reshape(-1, 784) / 255  # (5000, 784)
+    linear = LogisticRegression(C=0.1, tol=1e-3).fit(pixels, y[:5000])
+    run.score(linear_accuracy=linear.score(x_test.reshape(-1, 784) / 255, y_test))
 
-    # 3. Train, and watch the last sixth of the rows. toolkit.fit is model.fit, one compiled call an epoch.
+    # 3. Training, on five sixths of the images. The rest are for validation: after each epoch they
+    # are scored, but no weight learns from them. (validation_split takes the last rows.)
     model = build_model(units, one_hot)
-    watch = {"validation_split": 1 / 6, "callbacks": [run.log()], "checkpoint": run.keep()}
-    history = toolkit.fit(model, x, encode(y), epochs=epochs, batch_size=batch_size, **watch)
-    run.figure("accuracy.png", toolkit.plot_history(history, "accuracy"))
-    best_epochs = int(np.argmax(history.history["val_accuracy"])) + 1
+    # toolkit.fit is model.fit with the same arguments, only sooner: each epoch is one compiled
+    # call. A checkpoint lets a run that was interrupted go on (--resume).
+    history = toolkit.fit(
+        model,
+        x,
+        targets,
+        validation_split=1 / 6,
+        epochs=epochs,
+        batch_size=batch_size,
+        callbacks=[run.log()],  # writes each epoch's scores into history.csv
+        checkpoint=run.keep(),
+    )
+    best_epochs = int(np.argmax(history.history["val_accuracy"])) + 1  # index 0 is epoch 1
+    axes = toolkit.plot_history(history, "accuracy")
+    axes.set_title(f"{data.name} ({data.source} data): accuracy after each epoch")
+    run.figure("accuracy.png", axes)
 
-    # 4. A fresh model on every training image, for the best number of epochs; one look at the test images.
+    # 4. The final model: a fresh one, on all training images, for the best number of epochs. Then
+    # one look at the test images. They had no say in any choice, so their score holds for new
+    # images, too.
     model = build_model(units, one_hot)
-    toolkit.fit(model, x, encode(y), epochs=best_epochs, batch_size=batch_size, checkpoint=run.keep("all"))
-    run.score(test_accuracy=model.evaluate(x_test, encode(y_test), verbose=0, return_dict=True)["accuracy"])
+    toolkit.fit(
+        model,
+        x,
+        targets,
+        epochs=best_epochs,
+        batch_size=batch_size,
+        checkpoint=run.keep("all"),
+    )
+    scores = model.evaluate(x_test, test_targets, verbose=0, return_dict=True)
+    run.score(test_accuracy=scores["accuracy"])
     toolkit.save(model, run.path("model.keras"))
 
-    # 5. Use it, and look at what it gets wrong.
-    probabilities = model.predict(x_test, batch_size=1024, verbose=0)
-    guesses = probabilities.argmax(axis=1)
-    print(f"The first test image is {names[guesses[0]]}, with probability {probabilities[0].max():.3f}.")
-    wrong = np.flatnonzero(guesses != y_test)[:20]
-    figure = Figure(figsize=(6.4, 6.0), layout="constrained")
-    figure.suptitle(f"The first {len(wrong)} mistakes: guess (truth)")
-    grid = figure.subplots(4, 5, subplot_kw={"xticks": [], "yticks": []})
-    for axes, row in zip(grid.flat, wrong, strict=False):
-        axes.imshow(x_test[row], cmap="gray_r")
-        axes.set_title(f"{names[guesses[row]]} ({names[y_test[row]]})", fontsize=9)
+    # 5. Use it. The guess is the class with the highest of the ten probabilities.
+    probabilities = model.predict(x_test, batch_size=1024, verbose=0)  # (10000, 10)
+    guesses = probabilities.argmax(axis=1)  # (10000,)
+    highest = probabilities[0].max()
+    print(f'The first test image is "{names[guesses[0]]}", with probability {highest:.3f}.')
+
+    # 6. The mistakes. Would you have known?
+    wrong = np.flatnonzero(guesses != y_test)  # the numbers of these rows
+    print(f"{len(wrong)} of {len(y_test)} test images are wrong.")
+    titles = [f"{names[guesses[row]]} ({names[y_test[row]]})" for row in wrong[:20]]
+    figure = draw_images(x_test[wrong[:20]], titles)
+    figure.suptitle(f"{data.name} ({data.source} data), first mistakes: guess (truth)")
     run.figure("mistakes.png", figure)
+
+
+def draw_images(images: np.ndarray, titles: list[str]) -> Figure:
+    """Draw up to 20 images in rows of 5, each under its title."""
+    figure = Figure(figsize=(6.4, 6.0), layout="constrained")
+    panels = figure.subplots(4, 5, subplot_kw={"xticks": [], "yticks": []}).flat
+    for axes, image, title in zip(panels, images, titles, strict=False):
+        axes.imshow(image, cmap="gray_r")
+        axes.set_title(title, fontsize=9)
+    return figure
 
 
 if __name__ == "__main__":

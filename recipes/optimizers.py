@@ -1,7 +1,8 @@
 """Walk downhill six ways: optimizers in a valley and on a net, each at its own learning rate.
 
-Teaches   What momentum, Nesterov, Adagrad, RMSprop and Adam make of the same gradients; a grid of learning
-          rates, as each wants its own; training in rounds, for as long as the validation loss falls.
+Teaches   What momentum, Nesterov, Adagrad, RMSprop and Adam make of the same gradients; a grid of
+          learning rates, as each wants its own; training in rounds, for as long as the validation
+          loss falls.
 Data      MNIST, a part of it: 5,000 images to train on, 3,000 to validate, 10,000 to test.
 Source    Géron, Hands-On Machine Learning, chapters 10 and 11.
 Takes     25 s
@@ -11,88 +12,188 @@ Try next  --epochs 5: do the same rates win? --round-epochs 10: what does it cos
 import keras
 import numpy as np
 from keras import layers, optimizers
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.linear_model import RidgeClassifier
 
 import toolkit
+from toolkit.drawing import mark_epoch
 from toolkit.run import Run, cli
 
 # Seeds 0 to 9: test_accuracy 0.904 to 0.924.
 EXPECTED = {"test_accuracy": (0.89, 0.94)}
 QUICK = {"round_epochs": 1}
 RATES = [0.0001, 0.001, 0.01, 0.1, 1.0]
-OPTIMIZERS = {  # each with a learning rate for the valley
-    "SGD": (optimizers.SGD, 0.035),
-    "momentum": (lambda rate: optimizers.SGD(rate, momentum=0.9), 0.01),
-    "Nesterov": (lambda rate: optimizers.SGD(rate, momentum=0.9, nesterov=True), 0.01),
-    "Adagrad": (optimizers.Adagrad, 0.5),
-    "RMSprop": (optimizers.RMSprop, 0.1),
-    "Adam": (optimizers.Adam, 0.2),
+# What makes each optimizer of a learning rate, and a good rate for the valley.
+OPTIMIZERS = {
+    "SGD": (lambda rate: optimizers.SGD(learning_rate=rate), 0.035),
+    "momentum": (lambda rate: optimizers.SGD(learning_rate=rate, momentum=0.9), 0.01),
+    "Nesterov": (
+        lambda rate: optimizers.SGD(learning_rate=rate, momentum=0.9, nesterov=True),
+        0.01,
+    ),
+    "Adagrad": (lambda rate: optimizers.Adagrad(learning_rate=rate), 0.5),
+    "RMSprop": (lambda rate: optimizers.RMSprop(learning_rate=rate), 0.1),
+    "Adam": (lambda rate: optimizers.Adam(learning_rate=rate), 0.2),
 }
 
 
 def valley(x, y):
-    return 0.5 * x**2 + 25 * y**2  # a long floor, and sides 50 times as steep; lowest at (0, 0)
+    """A long floor along x, and sides along y that are 50 times as steep; lowest at (0, 0)."""
+    return 0.5 * x**2 + 25 * y**2
 
 
 def walk(optimizer: keras.Optimizer) -> np.ndarray:
     """Return the optimizer's path through the valley, of shape (61, 2)."""
-    point, path = keras.Variable([-5.0, 1.0]), [[-5.0, 1.0]]
+    point = keras.Variable([-5.0, 1.0])
+    path = [point.numpy()]
     for _ in range(60):
-        optimizer.apply([point * [1.0, 50.0]], [point])  # the gradient of the valley: x along, 50 y across
+        gradient = point * [1.0, 50.0]  # the derivatives of the valley: x, and 50 y
+        optimizer.apply([gradient], [point])  # one step, as `fit` takes it for all weights
         path.append(point.numpy())
     return np.array(path)
 
 
 def build_model(optimizer: keras.Optimizer) -> keras.Model:
-    model = keras.Sequential([keras.Input((784,)), layers.Dense(32, "relu"), layers.Dense(10, "softmax")])
-    model.compile(optimizer=optimizer, loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+    """A small net for images."""
+    model = keras.Sequential(
+        [
+            keras.Input(shape=(784,)),
+            layers.Dense(units=32, activation="relu"),
+            layers.Dense(units=10, activation="softmax"),
+        ]
+    )
+    model.compile(
+        optimizer=optimizer,
+        loss="sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+    )
     return model
 
 
+def build_grid() -> list[keras.Model]:
+    """One net for each optimizer and each learning rate."""
+    models = []
+    for make, _ in OPTIMIZERS.values():
+        for rate in RATES:
+            models.append(build_model(make(rate)))
+    return models
+
+
 def main(run: Run, *, epochs: int = 1, round_epochs: int = 2) -> None:
-    """Draw the paths, search the learning rates, and train on with the best until it gets no better.
+    """Draw the paths, search the learning rates, and train on with the best until it stops to pay.
 
     Args:
         epochs: Passes over the training rows at each point of the grid.
-        round_epochs: Passes before each look at the validation loss, which decides whether to go on.
+        round_epochs: Passes before each look at the validation loss, which decides to go on or not.
     """
-    # 1. Data, a part to train on and a part to choose by, and the baselines. The test rows wait.
-    (x, y), (x_test, y_test) = run.data.mnist()
-    x, x_test = (images.reshape(-1, 784).astype("float32") / 255 for images in (x[:8000], x_test))
-    y, (rows, watched) = y[:8000], np.split(np.arange(len(x)), [len(x) * 5 // 8])
-    linear = RidgeClassifier(alpha=100).fit(x[rows], y[rows]).score(x_test, y_test)
-    run.score(baseline_accuracy=np.mean(y_test == np.bincount(y[rows]).argmax()), linear_accuracy=linear)
+    # 1. Data: few images, so that 30 nets are soon trained. The test rows wait until step 6.
+    (images, labels), (test_images, y_test) = run.data.mnist()
+    x = images[:8000].reshape(-1, 784).astype("float32") / 255  # (8000, 784)
+    y = labels[:8000]
+    x_test = test_images.reshape(-1, 784).astype("float32") / 255  # (10000, 784)
+    rows, watched = np.split(np.arange(len(x)), [len(x) * 5 // 8])  # 5000 to train on, 3000 not
 
-    # 2. The grid of optimizers and rates: fit_many is model.fit for many, one compiled call an epoch.
-    models = [build_model(make(rate)) for make, _ in OPTIMIZERS.values() for rate in RATES]
-    histories = toolkit.fit_many(models, x, y, [(rows, watched)] * len(models), epochs=epochs, verbose=0)
-    losses = np.reshape([history.history["val_loss"][-1] for history in histories], (-1, len(RATES)))
-    upper, lower = Figure(figsize=(6.4, 8.0), layout="constrained").subplots(2)
-    grid = np.meshgrid(np.linspace(-5.5, 1), np.linspace(-1.2, 1.2))
-    upper.contour(*grid, valley(*grid), levels=15, colors="lightgrey")
-    for (name, (make, rate)), loss in zip(OPTIMIZERS.items(), losses, strict=True):
-        upper.plot(*walk(make(rate)).T, ".-", label=f"{name}, rate {rate}")
-        lower.loglog(RATES, loss, "o-", label=name)
-        print(f"{name:<8}  loss of the validation rows by rate:", *loss.round(3))
-    upper.set(title="60 steps through a valley", xlabel="along", ylabel="across")
-    lower.set(title=f"MNIST, epoch {epochs}", xlabel="learning rate", ylabel="validation loss")
-    upper.legend()
-    run.figure("optimizers.png", lower.legend())
+    # 2. Baselines: always the most frequent class, and a linear model.
+    frequent = np.bincount(y[rows]).argmax()
+    run.score(baseline_accuracy=np.mean(y_test == frequent))
+    linear = RidgeClassifier(alpha=100).fit(x[rows], y[rows])
+    run.score(linear_accuracy=linear.score(x_test, y_test))
 
-    # 3. Train on with the best, round by round: fit takes up weights and optimizer as it finds them.
-    model, loss, lowest = models[losses.argmin()], losses.min(), np.inf
+    # 3. A walk through a valley: in two dimensions one can see what each optimizer does.
+    paths = {name: walk(make(rate)) for name, (make, rate) in OPTIMIZERS.items()}
+    run.figure("valley.png", draw_paths(paths))
+
+    # 4. The same six on a net, each with five learning rates. toolkit.fit_many is model.fit for
+    #    many models, one compiled call an epoch.
+    models = build_grid()
+    print(f"Training {len(models)} nets ...")
+    histories = toolkit.fit_many(
+        models,
+        x,
+        y,
+        splits=[(rows, watched)] * len(models),
+        epochs=epochs,
+        verbose=0,
+    )
+    losses = np.array([history.history["val_loss"][-1] for history in histories])  # (30,)
+    table = losses.reshape(len(OPTIMIZERS), len(RATES))
+    print_losses(table)
+    run.figure("rates.png", draw_rates(table, epochs))
+
+    # 5. Rounds: train on with the best for as long as the validation loss falls. A second `fit`
+    #    goes on where the first one stopped, for model and optimizer keep what they have learned.
+    model = models[losses.argmin()]
+    curves = histories[losses.argmin()].history
+    loss = losses.min()
+    lowest = np.inf
+    done = epochs
     log = keras.callbacks.CSVLogger(run.path("history.csv"), append=True)
     while loss < lowest:
-        lowest, weights, epochs = loss, model.get_weights(), epochs + round_epochs
-        options = {"validation_data": (x[watched], y[watched]), "initial_epoch": epochs - round_epochs}
-        history = toolkit.fit(model, x[rows], y[rows], epochs=epochs, callbacks=[log], **options)
+        lowest = loss
+        best_weights = model.get_weights()
+        history = toolkit.fit(
+            model,
+            x[rows],
+            y[rows],
+            initial_epoch=done,  # the number of epochs behind us
+            epochs=done + round_epochs,  # the number at which to stop
+            validation_data=(x[watched], y[watched]),
+            callbacks=[log],
+        )
+        done += round_epochs
         loss = history.history["val_loss"][-1]
-    model.set_weights(weights)
-    run.figure("loss.png", toolkit.plot_history(run.path("history.csv")))
-    run.score(test_accuracy=model.evaluate(x_test, y_test, verbose=0, return_dict=True)["accuracy"])
+        for key, values in history.history.items():
+            curves[key] += values
+    model.set_weights(best_weights)  # for the last round made it worse
+    axes = toolkit.plot_history(curves, title="MNIST: training in rounds", unit="cross-entropy")
+    mark_epoch(axes, done - round_epochs, "weights kept")
+    run.figure("loss.png", axes)
+
+    # 6. One look at the test rows.
+    scores = model.evaluate(x_test, y_test, verbose=0, return_dict=True)
+    run.score(test_accuracy=scores["accuracy"])
     toolkit.save(model, run.path("model.keras"))
-    print(f"First test image: a {model.predict(x_test[:1], verbose=0).argmax()}, in truth a {y_test[0]}")
+    probabilities = model.predict(x_test[:1], verbose=0)  # (1, 10)
+    print(f"First test image: a {probabilities.argmax()}, in truth a {y_test[0]}")
+
+
+# The rest is no part of the lesson: a table and two figures.
+
+
+def print_losses(table: np.ndarray) -> None:
+    """Print the validation losses, a row an optimizer and a column a learning rate."""
+    print("Loss of the validation rows by learning rate:")
+    print(f"{'':<10}" + "".join(f"{rate:>9}" for rate in RATES))
+    for name, losses in zip(OPTIMIZERS, table, strict=True):
+        print(f"{name:<10}" + "".join(f"{loss:>9.3f}" for loss in losses))
+
+
+def draw_paths(paths: dict) -> Figure:
+    """Draw each path on the lines of equal height, in a panel of its own: they cross too often."""
+    x, y = np.meshgrid(np.linspace(-5.5, 1.5), np.linspace(-1.2, 1.2))
+    figure = Figure(figsize=(6.4, 6.4), layout="constrained")
+    figure.suptitle("60 steps down a valley, from the left to the lowest point (cross)")
+    grid = figure.subplots(3, 2, sharex=True, sharey=True)
+    for axes, (name, path) in zip(grid.flat, paths.items(), strict=True):
+        axes.contour(x, y, valley(x, y), levels=15, colors="lightgrey")
+        axes.plot(path[:, 0], path[:, 1], ".-")
+        axes.plot(0, 0, "k+", markersize=12)
+        axes.set(title=f"{name}, rate {OPTIMIZERS[name][1]}")
+    figure.supxlabel("x, along the floor")
+    figure.supylabel("y, across it")
+    return figure
+
+
+def draw_rates(table: np.ndarray, epochs: int) -> Axes:
+    """Draw the validation loss of each optimizer over the learning rate."""
+    axes = Figure(figsize=(6.4, 4.4), layout="constrained").subplots()
+    for name, losses in zip(OPTIMIZERS, table, strict=True):
+        axes.semilogx(RATES, losses, "o-", label=name)
+    axes.set(title=f"MNIST, after epoch {epochs}: each optimizer wants its own rate")
+    axes.set(xlabel="learning rate", ylabel="validation loss (cross-entropy)")
+    axes.figure.legend(loc="outside lower center", ncols=3)
+    return axes
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Do by hand, in plain loops, what keras.ops does in one call: the same numbers, much later.
 
-Teaches   Rank, shape, dtype, slices, batches, channels; relu, sum and products as loops, equal to NumPy and
-          keras.ops, and timed; broadcasting in two steps; a product as rotation, scaling, affine map.
+Teaches   Rank, shape, dtype, slices, batches, channels; relu, sum and products as loops, equal to
+          NumPy and keras.ops, and timed; broadcasting in two steps; a product as rotation, scaling,
+          affine map.
 Data      MNIST: 60,000 + 10,000 images of 28 x 28 pixels.
 Source    Chollet, Deep Learning with Python, sections 2.2 and 2.3.
 Takes     5 s
@@ -9,6 +10,7 @@ Try next  --batch-size 1, then 1000: which times grow, and which hardly do?
 """
 
 import timeit
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -22,32 +24,79 @@ EXPECTED = {"elementwise_difference": (0, 0), "product_difference": (0, 1e-3)}
 QUICK = {"batch_size": 4}
 
 
-def naive_relu(x):  # an index is (i, j) in a matrix, (i, j, k, l) in a tensor of rank 4
-    return np.array([max(x[index], 0) for index in np.ndindex(x.shape)], x.dtype).reshape(x.shape)
+def naive_relu(x: np.ndarray) -> np.ndarray:
+    """Set each negative element to 0."""
+    result = x.copy()
+    for index in np.ndindex(x.shape):  # in a matrix (0, 0), (0, 1), ...; works for every rank
+        result[index] = max(x[index], 0)
+    return result
 
 
-def naive_add(x, y):
+def numpy_relu(x: np.ndarray) -> np.ndarray:
+    """Do the same in one call."""
+    return np.maximum(x, 0)
+
+
+def naive_add(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Add y to x, element by element, after y was broadcast to the shape of x."""
     y = naive_broadcast(y, x.shape)
-    return np.array([x[index] + y[index] for index in np.ndindex(y.shape)]).reshape(x.shape)
+    result = x.copy()
+    for index in np.ndindex(x.shape):
+        result[index] += y[index]
+    return result
 
 
-def naive_broadcast(y, shape):
-    y = y.reshape((1,) * (len(shape) - y.ndim) + y.shape)  # step 1: new axes in front, until the ranks agree
-    for axis, length in enumerate(shape):  # step 2: y repeats itself along each axis of length 1
-        y = np.repeat(y, length, axis) if y.shape[axis] == 1 else y
+def naive_broadcast(y: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Repeat y until it has the shape that is wanted, as NumPy and Keras do in their sums."""
+    # Step 1: new axes of length 1 in front, until the ranks agree. (32, 10) becomes (1, 1, 32, 10).
+    new_axes = len(shape) - y.ndim
+    y = y.reshape((1,) * new_axes + y.shape)
+    # Step 2: y repeats itself along each axis of length 1. That becomes (64, 3, 32, 10).
+    for axis, length in enumerate(shape):
+        if y.shape[axis] == 1:
+            y = np.repeat(y, length, axis=axis)
+    if y.shape != shape:
+        raise ValueError(f"y must fit shape {shape}. Received: after broadcasting, {y.shape}")
     return y
 
 
-def naive_vector_dot(x, y):
-    return sum(a * b for a, b in zip(x, y, strict=True))
+def naive_vector_dot(x: np.ndarray, y: np.ndarray) -> float:
+    """Multiply two vectors element by element, and add the products up: one number."""
+    total = 0.0
+    for a, b in zip(x, y, strict=True):
+        total += a * b
+    return total
 
 
-def naive_matrix_vector_dot(x, y):
-    return np.array([naive_vector_dot(row, y) for row in x])
+def naive_matrix_vector_dot(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Multiply each row of a matrix with a vector: (a, b) times (b,) is (a,)."""
+    result = np.zeros(len(x), dtype=x.dtype)
+    for i in range(len(x)):
+        result[i] = naive_vector_dot(x[i], y)
+    return result
 
 
-def naive_matrix_dot(x, y):  # each row of x with each column of y: (a, b) times (b, c) is (a, c)
-    return np.array([[naive_vector_dot(row, column) for column in y.T] for row in x])
+def naive_matrix_dot(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Multiply each row of x with each column of y: (a, b) times (b, c) is (a, c)."""
+    result = np.zeros((x.shape[0], y.shape[1]), dtype=x.dtype)
+    for i in range(x.shape[0]):
+        for j in range(y.shape[1]):
+            result[i, j] = naive_vector_dot(x[i], y[:, j])
+    return result
+
+
+def compare(title: str, functions: list[Callable], *inputs: np.ndarray) -> float:
+    """Print how long a loop, NumPy and Keras take; return how far their results lie apart."""
+    results = []
+    times = []
+    for function in functions:
+        call = partial(function, *inputs)
+        results.append(np.array(call()))
+        # The shortest of three times counts, as other programs on the machine can only add to it.
+        times.append(min(timeit.repeat(call, number=1, repeat=3)))
+    shapes = " and ".join(str(each.shape) for each in inputs)
+    print(f"{title:<14}" + "".join(f"{1000 * each:10.3f} ms" for each in times) + f"   {shapes}")
+    return np.ptp(results, axis=0).max()  # "peak to peak": the largest minus the smallest
 
 
 def main(run: Run, *, batch_size: int = 128) -> None:
@@ -56,44 +105,83 @@ def main(run: Run, *, batch_size: int = 128) -> None:
     Args:
         batch_size: Images to calculate with.
     """
-    # 1. Rank (the number of axes), shape and dtype. A slice of the first axis is a batch.
-    (x, y), _ = run.data.mnist()
-    batch = x[batch_size : 2 * batch_size]  # the second one; x[:, 14:, 14:] cuts a corner out of each image
-    last = np.stack(list(x[:3]), axis=-1)  # three images as the channels red, green, blue of one: last axis
-    first = np.moveaxis(last, -1, 0)  # channels first
-    for name, tensor in {"label": y[0], "image": x[0], "batch": batch, "last": last, "first": first}.items():
-        print(f"{name:<6} rank {tensor.ndim}, shape {tensor.shape}, {tensor.dtype}, {tensor.nbytes:,} bytes")
-    print("Does reshaping move the channels, too?", np.array_equal(last.reshape(first.shape), first))
+    # 1. Tensors, which are arrays of numbers. The rank of one is the number of its axes, the shape
+    # the length of each axis, the dtype the kind of its numbers.
+    data = run.data.mnist()
+    (x, y), _ = data
+    print(f"A label: rank {y[0].ndim}, shape {y[0].shape}, {y[0].dtype}")
+    print(f"An image: rank {x[0].ndim}, shape {x[0].shape}, {x[0].dtype}")
+    print(f"All images: rank {x.ndim}, shape {x.shape}, {x.dtype}, {x.nbytes:,} bytes")
 
-    # 2. Loops, NumPy and Keras: the largest difference of the three results, and the best of three times.
-    random = partial(np.random.default_rng(run.seed).standard_normal, dtype="float32")
-    large, small, kernel = random((64, 3, 32, 10)), random((32, 10)), random((784, 32))
-    rows, differences = batch.reshape(-1, 784).astype("float32") / 255, []
-    for naive, *real, inputs in (
-        (naive_relu, partial(np.maximum, 0), ops.relu, [large]),
-        (naive_add, np.add, ops.add, [large, large[::-1]]),
-        (naive_add, np.add, ops.add, [large, small]),  # broadcast: small is added to each of the 64 x 3
-        (naive_vector_dot, np.dot, ops.dot, [rows[0], kernel[:, 0]]),
-        (naive_matrix_vector_dot, np.dot, ops.dot, [rows, kernel[:, 0]]),
-        (naive_matrix_dot, np.matmul, ops.matmul, [rows, kernel]),
-    ):
-        calls = [partial(function, *inputs) for function in (naive, *real)]
-        differences.append(np.ptp([np.array(call()) for call in calls], axis=0).max())
-        times = [f"{1000 * min(timeit.repeat(call, number=1, repeat=3)):.3f} ms" for call in calls]
-        print("{}: {}, NumPy {}, Keras {}".format(naive.__name__, *times), [each.shape for each in inputs])
-    run.score(elementwise_difference=max(differences[:3]), product_difference=max(differences[3:]))
+    # 2. Slices. A cut through the first axis is a batch of samples. Other axes can be cut, too.
+    batch = x[batch_size : 2 * batch_size]  # (128, 28, 28): the second batch
+    corners = x[:, 14:, 14:]  # (60000, 14, 14): the lower right corner of each image
+    print(f"A batch: shape {batch.shape}. Corners: shape {corners.shape}")
 
-    # 3. A matrix times points turns or stretches them; with a vector added it is affine, as Dense is.
-    points = np.argwhere(x[0] > 127)[:, ::-1].T * [[1], [-1]] + [[-14], [14]]  # (2, n): where the ink is
-    rotation, scaling = np.array([[0.8, -0.6], [0.6, 0.8]]), np.diag([1.5, 0.5])  # cos, sin of 37 degrees
-    maps = {"rotation": (rotation, 0), "scaling": (scaling, 0), "affine map": (scaling, [[6], [12]])}
-    grid = Figure(figsize=(6.4, 3.2), layout="constrained").subplots(1, 3)
-    for axes, (name, (matrix, vector)) in zip(grid, maps.items(), strict=True):
-        axes.plot(*points, ".", color="darkgray", markersize=3, label="points")
-        axes.plot(*(matrix @ points + vector), ".", markersize=3, label="mapped")
-        axes.set(title=name, xlabel="x", ylabel="y", xlim=(-22, 22), ylim=(-34, 22), aspect="equal")
-        axes.legend(loc="lower right")
-    run.figure("maps.png", grid[0])
+    # 3. Channels. A color image has three numbers for each pixel: red, green and blue. Keras wants
+    # them as the last axis, PyTorch as the first one. Here three gray images serve as channels.
+    channels_last = np.stack([x[0], x[1], x[2]], axis=-1)  # (28, 28, 3)
+    channels_first = np.moveaxis(channels_last, -1, 0)  # (3, 28, 28)
+    reshaped = channels_last.reshape(3, 28, 28)
+    is_same = np.array_equal(reshaped, channels_first)
+    print(f"Channels last: {channels_last.shape}. Channels first: {channels_first.shape}")
+    # A reshape keeps the numbers in their order and only counts the axes anew: the image is lost.
+    print(f"Does a reshape to the same shape give the same? {is_same}")
+
+    # 4. Element by element: a loop, NumPy and Keras. The last sum broadcasts: the small matrix is
+    # added to each of the 64 x 3 matrices of the large tensor.
+    random = np.random.default_rng(run.seed)
+    large = random.standard_normal((64, 3, 32, 10), dtype="float32")
+    small = random.standard_normal((32, 10), dtype="float32")
+    print(f"{'':<14}{'loop':>13}{'NumPy':>13}{'Keras':>13}   shapes")
+    differences = [
+        compare("relu", [naive_relu, numpy_relu, ops.relu], large),
+        compare("sum", [naive_add, np.add, ops.add], large, large[::-1]),
+        compare("broadcast sum", [naive_add, np.add, ops.add], large, small),
+    ]
+    run.score(elementwise_difference=max(differences))
+
+    # 5. Products. A Dense layer is the last of them: each image, a row of 784 numbers, times a
+    # kernel of 32 columns, one for each unit.
+    rows = batch.reshape(-1, 784).astype("float32") / 255  # (128, 28, 28) becomes (128, 784)
+    kernel = random.standard_normal((784, 32), dtype="float32")
+    unit = kernel[:, 0]  # (784,)
+    differences = [
+        compare("vectors", [naive_vector_dot, np.dot, ops.dot], rows[0], unit),
+        compare("matrix, vector", [naive_matrix_vector_dot, np.dot, ops.dot], rows, unit),
+        compare("matrices", [naive_matrix_dot, np.matmul, ops.matmul], rows, kernel),
+    ]
+    # float32 keeps 7 digits, and each way adds in another order, so the last digits differ.
+    run.score(product_difference=max(differences))
+
+    # 6. What a product does to points. One matrix turns them, another one stretches them. With a
+    # vector added it is an affine map, and that is a Dense layer without activation.
+    down, right = np.nonzero(x[0] > 127)  # the rows and columns of the pixels with ink
+    points = np.stack([right - 14, 14 - down])  # (2, n): x and y, with 0 in the middle
+    angle = np.radians(37)
+    rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    scaling = np.array([[1.5, 0], [0, 0.5]])
+    mapped = {
+        "rotation": rotation @ points,  # (2, 2) times (2, n) is (2, n)
+        "scaling": scaling @ points,
+        "affine map": scaling @ points + np.array([[6], [12]]),  # the vector is broadcast
+    }
+    figure = draw_maps(points, mapped)
+    figure.suptitle(f"{data.name} ({data.source} data): the ink of the first image, mapped")
+    run.figure("maps.png", figure)
+
+
+def draw_maps(points: np.ndarray, mapped: dict[str, np.ndarray]) -> Figure:
+    """Draw points before and after each map."""
+    figure = Figure(figsize=(6.4, 3.2), layout="constrained")
+    panels = figure.subplots(1, len(mapped), sharey=True)
+    for axes, (name, new_points) in zip(panels, mapped.items(), strict=True):
+        axes.plot(points[0], points[1], ".", color="darkgray", markersize=4, label="before")
+        axes.plot(new_points[0], new_points[1], ".", color="C0", markersize=4, label="after")
+        axes.set(title=name, xlabel="x", xlim=(-22, 22), ylim=(-22, 22), aspect="equal")
+    panels[0].set_ylabel("y")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return figure
 
 
 if __name__ == "__main__":

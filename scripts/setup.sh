@@ -1,5 +1,5 @@
 # Sourced by the other scripts: makes .venv with the pinned dependencies when that is needed, and sets $PYTHON.
-# POSIX tools only, so that it runs on Linux, on macOS and in WSL.
+# POSIX tools only, so that it runs on Linux, on macOS and in WSL. BASE_PYTHON names the Python to make it from.
 
 ROOT=$(cd "$(dirname "$0")/.." && pwd) || exit 1
 VENV=$ROOT/.venv
@@ -26,7 +26,7 @@ if [ "$(cat "$VENV/stamp" 2>/dev/null)" != "$wanted" ]; then
 fi
 if [ "$(cat "$VENV/stamp" 2>/dev/null)" != "$wanted" ]; then
     if [ ! -f "$VENV/stamp" ]; then
-        for candidate in python3.13 python3.12 python3.11 python3 python; do
+        for candidate in $BASE_PYTHON python3.13 python3.12 python3.11 python3 python; do
             if "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then
                 found=$candidate
                 break

@@ -1,13 +1,13 @@
 """Marks and fixtures that all tests share."""
 
-import concurrent.futures
-import contextlib
-import inspect
 import os
 import signal
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -48,60 +48,63 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             for item in items:
                 if item.get_closest_marker("gpu"):
                     item.add_marker(pytest.mark.skip(reason="TensorFlow sees no GPU"))
-    # The recipes' regressions come last, because they are computed beside the other tests from the start.
-    items.sort(key=is_regression)
+    # The longest come first, so that no worker ends long after the others.
+    items.sort(key=lambda item: "regression" not in getattr(item, "fixturenames", ()))
 
 
-def is_regression(item: pytest.Item) -> bool:
-    """Tell whether a test waits for a recipe's run at default options on the real data."""
-    return "regressions" in inspect.signature(getattr(item, "function", is_regression)).parameters
-
-
-@pytest.fixture(scope="session", autouse=True)
-def regressions(request, tmp_path_factory):
-    """Run recipes on the real data, one after another, beside the other tests: most of these use one core.
-
-    Gives, by the name of the recipe, a future of the finished process and its folder of results.
-    """
-    running: list[subprocess.Popen[str]] = []
-    environment = dict(os.environ)  # as it is now: tests change it for themselves
+@pytest.fixture
+def regression(tmp_path):
+    """Give a function that runs a recipe at default options on the real data: the process, and its folder."""
 
     def run(name: str) -> tuple[subprocess.CompletedProcess[str], Path]:
-        folder = tmp_path_factory.mktemp(name)
-        command = [sys.executable, "-m", f"recipes.{name}", "--out", str(folder), "--data", "real"]
+        command = [sys.executable, "-m", f"recipes.{name}", "--out", str(tmp_path), "--data", "real"]
         # Through a shell: a process counts the peak memory of the one that it was forked from as its own.
         shell = ["sh", "-c", '"$@"; exit $?', "sh", *command]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        with subprocess.Popen(shell, cwd=ROOT, env=environment, start_new_session=True, **pipes) as process:
-            running[:] = [process]
-            out, err = process.communicate()
-        return subprocess.CompletedProcess(command, process.returncode, out, err), folder
-
-    wanted = [
-        item.callspec.params["name"]
-        for item in request.session.items
-        if is_regression(item) and not item.get_closest_marker("skip")
-    ]
-    with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        yield {name: pool.submit(run, name) for name in wanted}
-        pool.shutdown(wait=False, cancel_futures=True)
-        for process in running:
-            with contextlib.suppress(ProcessLookupError):
+        with subprocess.Popen(shell, cwd=ROOT, start_new_session=True, **pipes) as process:
+            try:
+                out, err = process.communicate()
+            except BaseException:  # Ctrl-C comes to the tests alone
                 os.killpg(process.pid, signal.SIGKILL)
+                raise
+        return subprocess.CompletedProcess(command, process.returncode, out, err), tmp_path
+
+    return run
 
 
-FAULTS: dict[str, list[int]] = {}
+# Tables that tests fill and that are printed at the end, from whichever process a test ran in.
+TABLES: dict[str, dict[str, Counter[str]]] = {"faults": {}, "model.fit and toolkit.fit": {}}
+TOTALS: dict[str, dict[str, Counter[str]]] = {title: {} for title in TABLES}
 
 
 def record_fault(fault: str, tried: int, harmed: int) -> None:
-    """Add a row to the table that `pytest tests/test_faults*` prints at its end."""
-    row = FAULTS.setdefault(fault, [0, 0])
-    row[0] += tried
-    row[1] += harmed
+    """Add to a row of the table of faults."""
+    TABLES["faults"].setdefault(fault, Counter()).update(tried=tried, harmed=harmed)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
+    report = yield
+    if call.when == "teardown":
+        for title, table in TABLES.items():
+            report.user_properties += [(title, [row, dict(counts)]) for row, counts in table.items()]
+            table.clear()
+    return report
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    for title, filled in report.user_properties:
+        if title in TOTALS and report.when == "teardown":
+            row, counts = filled
+            TOTALS[title].setdefault(row, Counter()).update(counts)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if FAULTS:
-        terminalreporter.section("faults")
-        for fault, (tried, harmed) in FAULTS.items():
-            terminalreporter.write_line(f"{fault:<58} tried {tried:>5}   harmed {harmed:>3}")
+    for title, table in TOTALS.items():
+        if table:
+            terminalreporter.section(title)
+            rows = {**table, "together": sum(table.values(), Counter())}
+            columns = dict.fromkeys(name for counts in table.values() for name in counts)
+            for row, counts in rows.items():
+                cells = "".join(f"   {column} {counts[column]:>5}" for column in columns)
+                terminalreporter.write_line(f"{row:<58}{cells}")

@@ -17,7 +17,7 @@ LONGEST = 450  # lines of a file of the toolkit
 # The floors of the house: a room may use rooms of its own floor's folder and of the floors below it.
 FLOORS = [
     ["_files", "_checks", "_keras", "quiet"],
-    ["text", "scaling", "splits", "heads", "plotting", "records", "data", "saving"],
+    ["text", "scaling", "splits", "heads", "plotting", "drawing", "memory", "records", "data", "saving"],
     ["training"],
     ["run"],
     ["__init__"],

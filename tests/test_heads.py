@@ -54,6 +54,7 @@ def test_keras_trains_with_what_it_chose(y):
         (["a", "b"], "LabelEncoder"),
         ([[[1]]], "must hold numbers"),
         ([1.0, float("nan")], "must be finite. Received: nan in row 1"),
+        ([[1.0, 2.0], [1.0, float("inf")]], "must be finite. Received: inf in row 1, column 1"),
         ([3, 3, 3], "at least two different values. Received: 3"),
         ([1, 2], "must be 0 and 1. Received: 1 and 2"),
         ([-1.0, 1.0], "must be 0 and 1"),

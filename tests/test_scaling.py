@@ -1,10 +1,15 @@
 import keras
 import numpy as np
+import pandas as pd
 import pytest
+import sklearn.base
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from sklearn.linear_model import LinearRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
 
 from toolkit import MinMaxNormalizer, Standardizer, load, save
 
@@ -51,6 +56,78 @@ def test_dtypes(scaler):
     assert scaler(np.ones((1, 2), "float64")).dtype == np.float64
     assert scaler(tf.ones((1, 2), tf.float64)).dtype == tf.float64
     assert scaler([[1, 2]]).dtype == np.float32
+
+
+HOUSES = pd.DataFrame(
+    {"rooms": [3.0, 4.0, 8.0], "sea": [True, False, True], "age": [1, 50, 7]}, index=[7, 1, 4]
+)
+
+
+@pytest.mark.parametrize("scaler", SCALERS)
+def test_a_table_of_pandas_comes_back_as_one_with_its_index_and_columns(scaler):
+    values = HOUSES.to_numpy(dtype="float64")
+    scaler, plain = scaler.fit(HOUSES), scaler.fit(values)
+    scaled = scaler(HOUSES)
+    assert isinstance(scaled, pd.DataFrame)
+    assert scaled.index.equals(HOUSES.index)
+    assert scaled.columns.equals(HOUSES.columns)
+    np.testing.assert_array_equal(scaled, plain(values))
+    np.testing.assert_allclose(scaler.inverse(scaled), values)
+    row = scaler(HOUSES.astype("float64").loc[1])
+    assert isinstance(row, pd.Series)
+    pd.testing.assert_series_equal(row, scaled.loc[1])
+    np.testing.assert_array_equal(scaler(values), scaled)
+    assert plain.columns is None
+    assert set(scaler(HOUSES.astype("float32")).dtypes) == {np.dtype("float32")}
+
+
+def test_columns_in_another_order_are_refused():
+    other = HOUSES[["sea", "rooms", "age"]]
+    with pytest.raises(
+        ValueError, match=r"columns \('rooms', 'sea', 'age'\). Received: \('sea', 'rooms', 'age'\)"
+    ):
+        Standardizer.fit(HOUSES)(other)
+
+
+def test_a_column_that_holds_no_numbers_and_a_missing_number_are_named():
+    with pytest.raises(ValueError, match=r"`x_train` must hold numbers. Received: dtype .* in column 'town'"):
+        Standardizer.fit(HOUSES.assign(town="Boston"))
+    missing = HOUSES.assign(age=pd.array([1, None, 7], dtype="Int64"))
+    with pytest.raises(ValueError, match=r"`x_train` must be finite. Received: nan in row 1, column 2"):
+        Standardizer.fit(missing)
+    with pytest.raises(ValueError, match=r"`x` must be finite. Received: nan in row 1, column 2"):
+        Standardizer.fit(HOUSES)(missing)
+
+
+def test_a_scaler_stands_in_a_pipeline_of_scikit_learn():
+    prices = [10.0, 20.0, 30.0]
+    scale = FunctionTransformer(Standardizer.fit(HOUSES))
+    pipeline = sklearn.base.clone(make_pipeline(scale, LinearRegression())).fit(HOUSES, prices)
+    np.testing.assert_allclose(pipeline.predict(HOUSES), prices)
+
+
+def test_a_functional_model_scales_its_input():
+    scaler = Standardizer.fit([[1.0, 7.0], [3.0, 5.0]])
+    inputs = keras.Input((2,))
+    model = keras.Model(inputs, scaler(inputs))
+    x = np.array([[2.0, 9.0]], "float32")
+    np.testing.assert_allclose(model.predict(x, verbose=0), scaler(x))
+
+
+class Foreign:
+    """A tensor of another framework: NumPy can read it."""
+
+    shape = (1, 2)
+    dtype = "torch.float64"
+
+    def __array__(self, dtype=None, copy=None):
+        return np.ones((1, 2))
+
+
+def test_a_tensor_of_another_framework_is_refused_by_name_and_not_turned_into_ours():
+    scaler = Standardizer.fit(Foreign())  # the statistics are NumPy's in any case
+    with pytest.raises(TypeError, match=r"a tensorflow tensor. Received: .*Foreign; pass numpy.asarray\(x\)"):
+        scaler(Foreign())
 
 
 def test_a_constant_column_that_floats_blur_scales_by_one():

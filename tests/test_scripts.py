@@ -102,6 +102,15 @@ def test_an_installation_that_failed_heals_itself(tree):
     assert "-m recipes" in calls[-1]
 
 
+def test_the_python_to_start_from_can_be_chosen(tree):
+    chosen = tree / "chosen" / "python3.12"
+    chosen.parent.mkdir()
+    shutil.copy(tree / "bin/python3", chosen)
+    calls = run(tree, "recipe", BASE_PYTHON=str(chosen))[1]
+    assert all(call.startswith(f"{chosen} ") for call in calls if "-m venv" in call)
+    assert any("-m venv" in call for call in calls)
+
+
 def test_a_lock_that_a_killed_set_up_left_does_not_count(tree):
     dead = subprocess.Popen(["true"])
     dead.wait()

@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse
 import tensorflow as tf
@@ -42,6 +43,19 @@ def test_matrices_of_indices_agree_with_the_definition(n, length, seed):
     wanted = definition(matrix, 12)
     np.testing.assert_array_equal(multi_hot(matrix, 12), wanted)
     np.testing.assert_array_equal(multi_hot(tf.constant(matrix), 12), wanted)
+
+
+def test_what_pandas_holds_is_taken_row_by_row_whatever_its_labels():
+    sequences = [[0, 3], [1, 1], [2, 0]]
+    wanted = definition(sequences, 4)
+    np.testing.assert_array_equal(multi_hot(pd.Series(sequences, index=[9, 1, 1]), 4), wanted)
+    np.testing.assert_array_equal(multi_hot(pd.DataFrame(sequences, columns=["a", "b"]), 4), wanted)
+    with pytest.raises(ValueError, match=r"Received: 4 in row 1\."):
+        multi_hot(pd.Series([[1], [4]], index=[8, 9]), 4)
+    with pytest.raises(ValueError, match=r"Received: 'bad' .* as row 1\."):
+        multi_hot(pd.Series([[1], "bad"], index=[8, 9]), 4)
+    with pytest.raises(ValueError, match=r"array\(\[1\.5, 2\. *\]\) .* as row 0\."):
+        multi_hot(pd.DataFrame({"first": [1.5, 2.5], "second": [2.0, 3.0]}), 4)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "bool", "int32", "float32", "float64"])

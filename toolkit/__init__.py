@@ -6,16 +6,28 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-# ruff: noqa: F401 (editors and type checkers read these imports; Python takes what `_NAMES_IN` says)
+# Editors and type checkers read these imports, whose `as` says that a name is public; Python takes what
+# `_NAMES_IN` says.
 if TYPE_CHECKING:
-    from toolkit.data import Data, Dataset
-    from toolkit.heads import Head, head
-    from toolkit.plotting import plot_folds, plot_history
-    from toolkit.saving import Checkpoint, load, save
-    from toolkit.scaling import MinMaxNormalizer, Standardizer
-    from toolkit.splits import kfold
-    from toolkit.text import decode, encode, multi_hot
-    from toolkit.training import CrossValidation, cross_validate, fit, fit_many
+    from toolkit.data import Data as Data
+    from toolkit.data import Dataset as Dataset
+    from toolkit.heads import Head as Head
+    from toolkit.heads import head as head
+    from toolkit.plotting import plot_folds as plot_folds
+    from toolkit.plotting import plot_history as plot_history
+    from toolkit.saving import Checkpoint as Checkpoint
+    from toolkit.saving import load as load
+    from toolkit.saving import save as save
+    from toolkit.scaling import MinMaxNormalizer as MinMaxNormalizer
+    from toolkit.scaling import Standardizer as Standardizer
+    from toolkit.splits import kfold as kfold
+    from toolkit.text import decode as decode
+    from toolkit.text import encode as encode
+    from toolkit.text import multi_hot as multi_hot
+    from toolkit.training import CrossValidation as CrossValidation
+    from toolkit.training import cross_validate as cross_validate
+    from toolkit.training import fit as fit
+    from toolkit.training import fit_many as fit_many
 
 _NAMES_IN = {
     "data": ["Data", "Dataset"],

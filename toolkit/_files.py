@@ -18,6 +18,9 @@ def whole(path: Path) -> Iterator[Path]:
     ['a.txt']
     """
     unfinished = path.with_name(f"unfinished-{path.name}")
+    unfinished.unlink(
+        missing_ok=True
+    )  # one that a killed process has left, or a link that somebody laid there
     try:
         yield unfinished
         flush(unfinished)

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from toolkit._checks import refuse_non_finite
+
 
 @dataclass(frozen=True)
 class Head:
@@ -66,9 +68,7 @@ def head(y: npt.ArrayLike, *, outliers: bool = False) -> Head:
             "`y` must hold numbers, one or one row for each sample (sklearn.preprocessing.LabelEncoder turns "
             f"names into them). Received: shape {y.shape}, dtype {y.dtype}"
         )
-    if y.dtype.kind == "f" and not np.isfinite(y).all():
-        place = np.argwhere(~np.isfinite(y))[0]
-        raise ValueError(f"`y` must be finite. Received: {y[tuple(place)]} in row {place[0]}.")
+    refuse_non_finite("y", y)
     values = np.unique(y)
     if len(values) == 1:
         raise ValueError(f"`y` must have at least two different values. Received: {values[0]} in every row.")

@@ -27,8 +27,9 @@ def multi_hot(sequences: Any, num_words: int, *, dtype: npt.DTypeLike = "uint8",
     `tf.data.Dataset.map` and a `tf.function` too. Both kinds agree element for element.
 
     Args:
-        sequences: n rows of integers in `0..num_words - 1`: a list of lists, an object array, a 2-D integer
-            array, a `tf.RaggedTensor` or an integer `tf.Tensor`. A tensor of rank 1 is one row.
+        sequences: n rows of integers in `0..num_words - 1`: a list of lists, an object array or pandas Series
+            of lists, a 2-D integer array or DataFrame, a `tf.RaggedTensor` or an integer `tf.Tensor`. A
+            tensor of rank 1 is one row.
         num_words: Number of columns.
         dtype: Element type. uint8 takes a quarter of the memory of float32, and Keras casts each batch.
         sparse: Return `scipy.sparse.csr_array` (tensors: `tf.SparseTensor`), which `fit` takes as it is.
@@ -119,6 +120,8 @@ def _check_word_index(word_index: Any) -> None:
 
 def _flatten(sequences: Any) -> tuple[IntArray, IntArray]:
     """Return all indices in one array, and where each row starts; last, where the last one ends."""
+    if hasattr(sequences, "iloc"):  # pandas, whose [] takes labels, and whose tables are lists of columns
+        sequences = np.asarray(sequences)
     if isinstance(sequences, np.ndarray) and sequences.ndim == 2 and sequences.dtype.kind in "iu":
         return sequences.reshape(-1), np.arange(len(sequences) + 1) * sequences.shape[1]
     if isinstance(sequences, str | Mapping) or not hasattr(sequences, "__len__"):

@@ -131,7 +131,7 @@ def test_scores_are_written_with_four_figures(run):
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # CSVLogger's file stays open
 def test_a_run_that_was_cut_short_goes_on_to_the_same_numbers(run, folders, monkeypatch):
-    monkeypatch.setattr("toolkit.training.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("toolkit.training.checkpoint.SECONDS", 0.0)
     _, _, _, wanted = run("--epochs", "5", "--seed", "3", lesson=TRAINING)
     (whole,) = folders()
     assert not (whole / "checkpoints").exists()

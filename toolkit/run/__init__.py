@@ -45,7 +45,10 @@ class Run:
 
     def figure(self, name: str, drawn: Any) -> None:
         """Save a figure, or the figure of some axes, in this run's folder; it appears whole or not at all."""
+        from toolkit import plotting
+
         report.save_figure(self.path(name), getattr(drawn, "figure", drawn))
+        plotting.show(drawn)
 
     def log(self, name: str = "history.csv") -> Any:
         """Return a `keras.callbacks.CSVLogger` that writes a file in this run's folder, epoch by epoch."""

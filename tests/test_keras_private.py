@@ -1,0 +1,332 @@
+"""What the private names of Keras must mean that the toolkit relies on, one test a function of `_keras`."""
+
+import concurrent.futures
+import contextlib
+import inspect
+import shutil
+import zipfile
+
+import h5py
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+from toolkit import _keras
+
+
+def test_each_function_has_its_test():
+    functions = inspect.getmembers(_keras, inspect.isfunction)
+    own = {
+        f"test_{name}"
+        for name, function in functions
+        if function.__module__ == _keras.__name__ and not name.startswith("_")
+    }
+    assert own - set(globals()) == set()
+
+
+# Saving and loading
+
+CODE = {"class_name": "__lambda__", "config": {"value": ["", None, None]}}
+
+
+@pytest.fixture(autouse=True)
+def mode_as_before():
+    yield
+    _keras.set_safe_mode(None)
+
+
+def test_safe_mode():
+    assert _keras.safe_mode() is None
+    keras.config.enable_unsafe_deserialization()
+    assert _keras.safe_mode() is False
+
+
+def test_set_safe_mode():
+    keras.config.enable_unsafe_deserialization()
+    _keras.set_safe_mode(None)
+    with pytest.raises(ValueError, match="Python lambda"):
+        keras.saving.deserialize_keras_object(CODE)
+
+
+def test_safe_mode_scope():
+    keras.config.enable_unsafe_deserialization()
+    with (
+        _keras.safe_mode_scope(True),
+        pytest.raises(ValueError, match="Python lambda"),
+    ):
+        keras.saving.deserialize_keras_object(CODE, safe_mode=False)
+    with _keras.safe_mode_scope(False), pytest.raises(Exception) as caught:  # noqa: PT011 (of any kind)
+        keras.saving.deserialize_keras_object(CODE)  # which then reads code that is empty
+    assert "Python lambda" not in str(caught.value)
+
+
+def test_sharing_scope():
+    shared = layers.Dense(2)
+    with _keras.sharing_scope():
+        configs = [keras.saving.serialize_keras_object(shared) for _ in range(2)]
+    with _keras.sharing_scope():
+        one, other = map(keras.saving.deserialize_keras_object, configs)
+    assert one is other
+    assert keras.saving.deserialize_keras_object(configs[0]) is not one
+
+
+def never(shape, dtype):
+    raise AssertionError("a value was made")
+
+
+def test_declared_into():
+    declared, there = [], keras.Variable("zeros", shape=(2,))
+    with _keras.declared_into(declared):
+        model = keras.Sequential([keras.Input((3,)), layers.Dense(2, kernel_initializer=never)])
+        of_a_value = keras.Variable(2.0)
+        given = keras.Variable(never, shape=(2,))
+        with pytest.raises(AssertionError, match="a value was made"):
+            given.assign([1, 2])
+        kernel = model.layers[0].kernel
+        kernel._initializer = keras.initializers.Ones()
+        kernel.assign(3 * np.ones((3, 2)))
+        there.assign([5, 6])
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            elsewhere = pool.submit(keras.Variable, "ones", (2,)).result()
+    assert [tuple(variable.shape) for variable in declared] == [(3, 2), (2,), (2,)]
+    for variable, value in ((of_a_value, 2), (kernel, 3), (elsewhere, 1), (there, [5, 6])):
+        np.testing.assert_array_equal(variable, np.broadcast_to(value, variable.shape))
+    np.testing.assert_array_equal(keras.Variable("ones", shape=(2,)), [1, 1])  # and values are made again
+
+
+def test_initialize():
+    declared = []
+    with _keras.declared_into(declared):
+        layers.Dense(2, kernel_initializer=never, bias_initializer="ones").build((None, 3))
+    for variable, zeros in zip(declared, (True, False), strict=True):
+        _keras.initialize(variable, zeros)
+        _keras.initialize(variable, not zeros)  # it has its value
+    np.testing.assert_array_equal(declared[0], np.zeros((3, 2)))
+    np.testing.assert_array_equal(declared[1], [1, 1])
+    declared[0].assign_add(np.ones((3, 2)))
+
+
+def stored(tmp_path):
+    """Save a model with weights, optimizer state and a vocabulary; give another one, and the parts."""
+    models = []
+    for _ in range(2):
+        inputs = [keras.Input((3,)), keras.Input((1,), dtype="string")]
+        lookup = layers.StringLookup(output_mode="one_hot", max_tokens=4, pad_to_max_tokens=True)
+        lookup.adapt(["a", "b"])
+        out = layers.Dense(2)(layers.concatenate([inputs[0], lookup(inputs[1])]))
+        model = keras.Model(inputs, out)
+        model.compile("adam", "mse")
+        model.optimizer.build(model.trainable_variables)
+        models.append(model)
+    models[0].optimizer.iterations.assign(7)
+    models[0].layers[2].set_vocabulary(["b", "c"])
+    models[0].save(tmp_path / "model.keras")
+    zipfile.ZipFile(tmp_path / "model.keras").extractall(tmp_path)
+    names = []
+    with h5py.File(tmp_path / "model.weights.h5") as file:
+        file.visititems(lambda name, each: names.append(f"/{name}") if hasattr(each, "shape") else None)
+    return *models, set(names), tmp_path / "model.weights.h5", tmp_path / "assets"
+
+
+def test_load_state(tmp_path):
+    model, other, names, weights, assets = stored(tmp_path)
+    assert len(names) == 8
+    _keras.load_state(other, weights, assets)
+    assert other.optimizer.iterations == 7
+    assert next(each for each in other.layers if hasattr(each, "get_vocabulary")).get_vocabulary()[1:] == [
+        "b",
+        "c",
+    ]
+    for one, two in zip(model.variables, other.variables, strict=True):
+        np.testing.assert_array_equal(one, two)
+    shutil.rmtree(assets)
+    _keras.load_state(other, weights, assets)
+    with pytest.raises(ValueError, match="could not be loaded"):
+        _keras.load_state(keras.Sequential([keras.Input((3,)), layers.Dense(9)]), weights, assets)
+
+
+def test_state_differences(tmp_path):
+    model, other, names, weights, assets = stored(tmp_path)
+    assert _keras.state_differences(model, names, weights, assets) == set()
+    found = _keras.state_differences(other, {*names, "/more/vars/0"}, weights, assets)
+    (vocabulary,) = assets.rglob("*.txt")
+    vocabulary = vocabulary.relative_to(tmp_path).as_posix()
+    assert found == {"/layers/dense/vars/0", "/optimizer/vars/0", "/more/vars/0", vocabulary}
+    (assets / "more.txt").write_text("")
+    assert _keras.state_differences(model, names, weights, assets) == {"assets/more.txt"}
+    shutil.rmtree(assets)
+    assert _keras.state_differences(model, names, weights, assets) == {vocabulary}
+    for bias in (np.zeros(2, "float16"), np.zeros((1, 2), "float32"), np.zeros(2, "int32")):
+        another = keras.Sequential([keras.Input((7,)), layers.Dense(2)])
+        another.layers[0].save_own_variables = lambda store, bias=bias: store.__setitem__("1", bias)
+        assert "/layers/dense/vars/1" in _keras.state_differences(another, names, weights, assets)
+
+
+def test_compile_settings():
+    model = keras.Sequential([keras.Input((2,)), layers.Dense(1)])
+    assert _keras.compile_settings(model) == {}
+    metric = keras.metrics.MeanSquaredError()
+    model.compile("sgd", "mse", metrics=[metric])
+    settings = _keras.compile_settings(model)
+    assert (settings["loss"], settings["metrics"]) == ("mse", [metric])
+
+
+def test_all_layers():
+    inner = keras.Sequential([keras.Input((2,)), layers.Dense(1)])
+    model = keras.Sequential([keras.Input((2,)), inner, layers.TimeDistributed(layers.Dense(1))][:2])
+    assert {*model.layers, *inner.layers, model} <= set(_keras.all_layers(model))
+    wrapped = layers.TimeDistributed(inner)
+    assert inner.layers[0] in _keras.all_layers(keras.Sequential([wrapped]))
+
+
+def test_functional():
+    model = keras.Sequential([keras.Input((2,), name="x"), layers.Dense(1)])
+    assert isinstance(_keras.functional(model), keras.Model)
+    assert _keras.functional(model).input.shape == (None, 2)
+    plain = keras.Model(model.inputs, model.outputs)
+    assert _keras.functional(plain) is plain
+
+
+# Training
+
+
+def dense_model(**options):
+    model = keras.Sequential([keras.Input((2,)), layers.Dense(1)])
+    model.compile(**({"optimizer": "sgd", "loss": "mse"} | options))
+    return model
+
+
+def test_random_seed():
+    keras.utils.set_random_seed(3)
+    assert _keras.random_seed() == 3
+
+
+def test_to_python():
+    logs = {"mae": tf.constant(0.5), "each": np.ones(2), "all": {"b": 1, "a": 2}}
+    assert list(_keras.to_python(logs)) == ["a", "b", "each", "mae"]  # sorted, what is nested in its place
+    assert type(_keras.to_python(logs)["mae"]) is float
+    assert _keras.to_python(logs)["each"].shape == (2,)
+    assert _keras.to_python(None) == {}
+
+
+def test_first_epoch(tmp_path):
+    model = dense_model()
+    assert not _keras.first_epoch(model)
+    backup = keras.callbacks.BackupAndRestore(tmp_path / "backup", delete_checkpoint=False)
+    model.fit(np.ones((2, 2)), np.ones(2), epochs=2, verbose=0, callbacks=[backup])
+    model.fit(np.ones((2, 2)), np.ones(2), epochs=3, verbose=0, callbacks=[backup])
+    assert _keras.first_epoch(model) == 2
+
+
+def test_changed_since_compile():
+    model = dense_model()
+    assert _keras.changed_since_compile(model) == []
+    model.layers[0].trainable = False
+    model.add(layers.Dense(3))
+    assert set(_keras.changed_since_compile(model)) == {layer.name for layer in model.layers}
+    model.compile("sgd", loss="mse")
+    assert _keras.changed_since_compile(model) == []
+
+
+def test_compilation():
+    model = dense_model()
+    first = _keras.compilation(model)
+    assert _keras.compilation(model) is first
+    model.compile("sgd", loss="mse")
+    assert _keras.compilation(model) is not first
+
+
+def test_build_compiled():
+    model = dense_model(metrics=["mae", keras.metrics.AUC(name="area")], loss=["mse"])
+    _keras.build_compiled(model, keras.KerasTensor((None, 1)), model.outputs[0])
+    _keras.build_compiled(model, None, None)  # does nothing to what is built
+    assert list(model.get_metrics_result()) == ["loss", "mae", "area"]
+
+
+def test_build_optimizer():
+    paths = []
+    for train in (_keras.build_optimizer, lambda model: model.fit(np.ones((2, 2)), np.ones(2), verbose=0)):
+        keras.utils.clear_session()
+        model = dense_model(optimizer=keras.optimizers.LossScaleOptimizer(keras.optimizers.Nadam()))
+        train(model)
+        paths.append([variable.path for variable in model.optimizer.variables])
+    assert paths[0] == paths[1]
+    _keras.build_optimizer(model)  # does nothing to what is built
+    assert int(model.optimizer.iterations) == 1
+
+
+def test_output_spec():
+    model = keras.Sequential([layers.Dropout(0.5), layers.Dense(3)])
+    spec = _keras.output_spec(model, keras.KerasTensor((None, 2)))
+    assert spec.shape == (None, 3)
+    assert model.layers[1].kernel.shape == (2, 3)
+    assert model.layers[0].seed_generator.state.numpy()[1] == 0  # nothing was drawn
+
+
+def test_build_symbolically():
+    model = keras.Sequential([layers.Dense(3)])
+    model.compile("adam", loss="mse", metrics=["mae"])
+    _keras.build_symbolically(model, (keras.KerasTensor((None, 2)), keras.KerasTensor((None, 3))))
+    assert model.built
+    assert model.optimizer.built
+    assert int(model.optimizer.iterations) == 0
+    assert list(model.get_metrics_result()) == ["loss", "mae"]
+
+
+def test_loss_tracker():
+    model = dense_model()
+    assert _keras.loss_tracker(model) is model.metrics[0]
+    assert _keras.loss_tracker(model).name == "loss"
+
+
+@pytest.mark.parametrize(
+    ("options", "needs"),
+    [({"update_freq": "epoch"}, False), ({"update_freq": 3}, True), ({"profile_batch": 2}, True)],
+)
+def test_needs_batches(options, needs):
+    assert _keras.needs_batches(keras.callbacks.TensorBoard(**options)) == needs
+
+
+@pytest.mark.gpu
+def test_gpu_memory():
+    assert _keras.gpu_memory() > 1 << 30
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.uint8, np.int64])
+def test_quick_sparse_products(dtype):
+    dense = np.array([[0, 2, 0], [0, 0, 0], [1, 0, 3], [0, 0, 0]], dtype)  # with rows that are empty
+    sparse = tf.sparse.from_dense(dense)
+    sparse = tf.SparseTensor(  # the last entry twice
+        tf.concat([sparse.indices, sparse.indices[-1:]], 0),
+        tf.concat([sparse.values, sparse.values[-1:]], 0),
+        sparse.dense_shape,
+    )
+    kernel = tf.Variable(np.arange(6, dtype=np.float32).reshape(3, 2))
+    found = []
+    for quick in (False, True):
+        with contextlib.ExitStack() as stack, tf.GradientTape() as tape:
+            if quick:
+                stack.enter_context(_keras.quick_sparse_products())
+            product = keras.ops.matmul(sparse, kernel)
+            loss = tf.reduce_sum(product**2)
+        found.append([product, tf.convert_to_tensor(tape.gradient(loss, kernel))])
+    for kerass, ours in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, kerass, rtol=1e-6)
+    with _keras.quick_sparse_products():
+        np.testing.assert_array_equal(keras.ops.matmul(dense, kernel), keras.ops.matmul(dense, kernel))
+        vector = keras.ops.matmul(sparse, tf.ones(3))
+    np.testing.assert_allclose(vector, keras.ops.matmul(sparse, tf.ones(3)))
+
+
+def test_complete_vectorized_map():
+    _keras.complete_vectorized_map()
+    seeds = tf.constant([[1, 2], [3, 4]])
+    drawn = tf.vectorized_map(
+        lambda seed: tf.random.stateless_uniform((5,), seed), seeds, fallback_to_while_loop=False
+    )
+    for row, seed in zip(drawn, seeds, strict=True):  # as each alone
+        np.testing.assert_array_equal(row, tf.random.stateless_uniform((5,), seed))
+    bits = tf.vectorized_map(lambda x: tf.bitcast(x, tf.int32), tf.ones((2, 3)), fallback_to_while_loop=False)
+    np.testing.assert_array_equal(bits, tf.bitcast(tf.ones((2, 3)), tf.int32))

@@ -1,0 +1,334 @@
+"""Each private name of Keras and TensorFlow that the toolkit relies on, in a function that says its meaning.
+
+`tests/test_keras_private.py` holds every function to it, so that a new release of Keras that renames one of
+them, or gives it another meaning, is noticed there and not by a user.
+"""
+
+import contextlib
+import functools
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+from keras.src import backend
+from keras.src.backend.common import global_state
+from keras.src.saving import saving_lib, serialization_lib
+from keras.src.utils.python_utils import pythonify_logs
+from keras.src.utils.rng_utils import get_random_seed
+from tensorflow.python.ops.parallel_for import pfor
+
+_DECLARING = threading.RLock()
+
+# Saving and loading
+
+
+def safe_mode() -> bool | None:
+    """Tell whether Keras refuses code in files: True or False where a scope or a user says so, else None."""
+    mode: bool | None = global_state.get_global_attribute("safe_mode_saving")
+    return mode
+
+
+def set_safe_mode(on: bool | None) -> None:
+    """Set what `safe_mode` gives, for the whole process: None is Keras's state at its start."""
+    global_state.set_global_attribute("safe_mode_saving", on)
+
+
+def safe_mode_scope(on: bool) -> contextlib.AbstractContextManager[None]:
+    """Let nested objects of a config be made with this safe mode, whatever the process says."""
+    scope: contextlib.AbstractContextManager[None] = serialization_lib.SafeModeScope(on)
+    return scope
+
+
+def sharing_scope() -> contextlib.AbstractContextManager[None]:
+    """Let an object that occurs twice in a config be one object, as saving and loading a model do."""
+    scope: contextlib.AbstractContextManager[None] = serialization_lib.ObjectSharingScope()
+    return scope
+
+
+@contextlib.contextmanager
+def declared_into(variables: list[Any]) -> Iterator[None]:
+    """Let each variable that an initializer would fill wait in a list, without a value: in this thread only.
+
+    A variable that is made of a value, or given one, has it at once.
+    """
+    cls, thread = keras.Variable, threading.get_ident()
+    fill, assign = cls._initialize_with_initializer, cls._direct_assign
+
+    def declare(variable: Any, initializer: Any) -> None:
+        if threading.get_ident() != thread:
+            fill(variable, initializer)
+        else:
+            variable._value, variable._initializer = None, initializer
+            variables.append(variable)
+
+    def fill_and_assign(variable: Any, value: Any) -> None:
+        if variable._value is None:
+            fill(variable, variable._initializer)
+        assign(variable, value)
+
+    with _DECLARING:
+        cls._initialize_with_initializer, cls._direct_assign = declare, fill_and_assign
+        try:
+            yield
+        finally:
+            cls._initialize_with_initializer, cls._direct_assign = fill, assign
+
+
+def initialize(variable: Any, zeros: bool) -> None:
+    """Give a variable that waits its value: what its initializer makes, or zeros, which is sooner."""
+    if variable._value is None:
+        with tf.init_scope():
+            variable._initialize_with_initializer(tf.zeros if zeros else variable._initializer)
+        variable._initializer = None
+
+
+def load_state(model: Any, weights: Path, assets: Path) -> None:
+    """Read weights, optimizer state and, where the folder is there, assets into a model that is built."""
+    store = saving_lib.H5IOStore(weights, mode="r")
+    files = saving_lib.DiskIOStore(str(assets), mode="r") if assets.is_dir() else None
+    failed: set[int] = set()
+    reasons: dict[int, Any] = {}
+    visits = {"visited_saveables": set[int](), "failed_saveables": failed, "error_msgs": reasons}
+    try:
+        saving_lib._load_state(model, weights_store=store, assets_store=files, inner_path="", **visits)
+    finally:
+        store.close()
+    if failed:
+        saving_lib._raise_loading_failure(reasons)
+
+
+class _Comparison(saving_lib.H5IOStore):  # type: ignore[misc]
+    """Takes what a model writes when it is saved, and tells what a file holds instead, or not."""
+
+    def __init__(self, weights: Path) -> None:
+        super().__init__(weights, mode="r")
+        self.group, self.written, self.differ = "", set[str](), set[str]()
+
+    def make(self, path: str, metadata: Any = None) -> "_Comparison":
+        self.group = f"/{path}/vars" if path else "/vars"
+        return self
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        name, value = f"{self.group}/{key}", keras.ops.convert_to_numpy(value)
+        self.written.add(name)
+        stored = self.h5_file.get(name)
+        if (
+            stored is None
+            or (stored.shape, stored.dtype.itemsize) != (value.shape, value.dtype.itemsize)
+            or (stored.dtype != value.dtype and stored.attrs.get("dtype") != value.dtype.name)
+            or stored[...].tobytes() != value.tobytes()
+        ):
+            self.differ.add(name)
+
+
+def state_differences(model: Any, names: set[str], weights: Path, assets: Path) -> set[str]:
+    """Name the arrays and assets that a model would save otherwise than they are stored, bit by bit.
+
+    Args:
+        model: The model.
+        names: The arrays that are stored, such as "/layers/dense/vars/0".
+        weights: The HDF5 file.
+        assets: The folder of assets, which need not be there.
+    """
+    store, files = _Comparison(weights), saving_lib.DiskIOStore(assets.name, mode="w")
+    # Layers with factors of LoRA, which are zeros after a load, would write what they quantize anew.
+    merging = [layer for layer in all_layers(model) if getattr(layer, "lora_enabled", False)]
+    for layer in merging:
+        layer.lora_enabled = False
+    try:
+        saving_lib._save_state(model, store, files, inner_path="", visited_saveables=set())
+        contents = [
+            {
+                path.relative_to(folder).as_posix(): path.read_bytes()
+                for path in folder.rglob("*")
+                if path.is_file()
+            }
+            for folder in (assets, Path(files.working_dir))
+        ]
+    finally:
+        for layer in merging:
+            layer.lora_enabled = True
+        store.close()
+        files.close()
+    one, other = contents
+    altered = {f"assets/{name}" for name in one.keys() | other.keys() if one.get(name) != other.get(name)}
+    return store.differ | (names - store.written) | altered
+
+
+def compile_settings(model: Any) -> dict[str, Any]:
+    """Return what the model was compiled with, as given; its public attributes lack the metrics."""
+    settings: dict[str, Any] = getattr(getattr(model, "_compile_config", None), "config", {})
+    return settings
+
+
+def all_layers(model: Any) -> list[Any]:
+    """Return the model and the layers in it, however deep, each once."""
+    return list(model._flatten_layers())
+
+
+def functional(model: Any) -> Any:
+    """Return the functional model that a built Sequential model wraps, or the model itself."""
+    return getattr(model, "_functional", None) or model
+
+
+# Training
+
+
+def random_seed() -> int | None:
+    """Return the seed of `keras.utils.set_random_seed`, which no public name tells; None without one.
+
+    >>> keras.utils.set_random_seed(3)
+    >>> random_seed()
+    3
+    """
+    seed = get_random_seed()
+    return None if seed is None else int(seed)
+
+
+def to_python(logs: Any) -> dict[str, Any]:
+    """Return logs as callbacks get them: sorted by name, flat, single numbers as Python floats.
+
+    >>> to_python({"mae": tf.constant(0.5), "loss": 1})
+    {'loss': 1.0, 'mae': 0.5}
+    """
+    converted: dict[str, Any] = pythonify_logs(logs)
+    return converted
+
+
+def first_epoch(model: Any) -> int | None:
+    """Return the epoch that `BackupAndRestore` lets a model start at, or None."""
+    epoch: int | None = model._initial_epoch
+    return epoch
+
+
+def changed_since_compile(model: Any) -> list[str]:
+    """Return the names of layers that were added, frozen or unfrozen since the model was compiled."""
+    compiled = model._compiled_trainable_state
+    return [layer.name for layer in all_layers(model) if compiled.get(layer) is not layer.trainable]
+
+
+def compilation(model: Any) -> Any:
+    """Return what each call of `compile` makes anew: its arguments, in `config`."""
+    return model._compile_config
+
+
+def build_compiled(model: Any, y: Any, y_pred: Any) -> None:
+    """Let losses and metrics make their variables, as they do when they see the first batch.
+
+    Args:
+        model: A compiled model.
+        y: Its targets, as `keras.KerasTensor`.
+        y_pred: Its outputs, likewise.
+    """
+    metrics, loss = model._compile_metrics, model._compile_loss
+    if metrics is not None and not metrics.built:
+        metrics.build(y, y_pred)
+    if loss is not None and not loss.built:
+        backend.compute_output_spec(model._compute_loss, None, y, y_pred, training=False)
+
+
+def build_optimizer(model: Any) -> None:
+    """Make the variables of a model's optimizer, with the names that they get in training."""
+    optimizer = model.optimizer
+    if optimizer is not None and not optimizer.built:
+        with backend.name_scope(optimizer.name, caller=optimizer):
+            optimizer.build(model.trainable_variables)
+
+
+def build_symbolically(model: Any, batch: Any) -> None:
+    """Make all variables of a model, its losses, metrics and optimizer; nothing is computed.
+
+    Args:
+        model: A compiled model.
+        batch: x, or `(x, y)`, or `(x, y, sample_weight)`, as `tf.TensorSpec`.
+    """
+    model._symbolic_build(data_batch=batch)
+
+
+def output_spec(model: Any, x: Any) -> Any:
+    """Return a model's outputs as `keras.KerasTensor`; it is built where it is not, nothing is computed.
+
+    >>> output_spec(keras.Sequential([keras.layers.Dense(3)]), keras.KerasTensor((None, 2))).shape
+    (None, 3)
+    """
+    return backend.compute_output_spec(model, x, training=False)
+
+
+def loss_tracker(model: Any) -> Any:
+    """Return the metric that averages the loss."""
+    return model._loss_tracker
+
+
+def needs_batches(board: keras.callbacks.TensorBoard) -> bool:
+    """Say whether a TensorBoard callback looks at batches."""
+    return bool(board.update_freq != "epoch" or board._should_trace)
+
+
+def gpu_memory() -> int:
+    """Return how many bytes of the largest GPU TensorFlow may use."""
+    from tensorflow.python.client import device_lib
+
+    devices = device_lib.list_local_devices()
+    return max(int(device.memory_limit) for device in devices if device.device_type == "GPU")
+
+
+@contextlib.contextmanager
+def quick_sparse_products() -> Iterator[None]:
+    """Let a sparse matrix times a dense one, in what is traced meanwhile, be TensorFlow's own product.
+
+    Keras takes the way of an embedding's look-up, which gives the same numbers several times later.
+    """
+    kerass = backend.numpy.matmul
+
+    def matmul(x1: Any, x2: Any) -> Any:
+        if not isinstance(x1, tf.SparseTensor) or x1.shape.rank != 2 or isinstance(x2, tf.SparseTensor):
+            return kerass(x1, x2)
+        dense = tf.convert_to_tensor(x2)
+        if dense.shape.rank != 2 or dense.dtype not in (tf.float32, tf.float64):
+            return kerass(x1, x2)
+        return tf.sparse.sparse_dense_matmul(tf.cast(x1, dense.dtype), dense)
+
+    backend.numpy.matmul = matmul
+    try:
+        yield
+    finally:
+        backend.numpy.matmul = kerass
+
+
+@functools.cache
+def complete_vectorized_map() -> None:
+    """Teach `tf.vectorized_map` the ops that it lacks and that stacked models need."""
+    converters: dict[str, Callable[[Any], Any]] = {
+        "Bitcast": _vectorize_bitcast,  # for the accuracy of class numbers
+        "StatelessRandomGetKeyCounter": _vectorize_draws,
+        "StatelessRandomUniformV2": _vectorize_draws,
+        "StatelessRandomNormalV2": _vectorize_draws,
+    }
+    for name, converter in converters.items():
+        if name not in pfor._pfor_converter_registry:  # or TensorFlow has come to know it
+            pfor.RegisterPFor(name)(converter)
+
+
+def _vectorize_bitcast(pfor_input: Any) -> Any:
+    return pfor.wrap(tf.bitcast(pfor_input.stacked_input(0), pfor_input.get_attr("type")), True)
+
+
+def _vectorize_draws(pfor_input: Any) -> Any:
+    """Draw for one model after the other, from the seed of each: so the numbers are those of each alone."""
+    operation = pfor_input.op
+    models = next(value.t.shape[0] for value in pfor_input.inputs if value.is_stacked)
+    columns = [
+        tf.unstack(value.t, models) if value.is_stacked else [value.t] * models for value in pfor_input.inputs
+    ]
+    inputs = [argument.name for argument in operation.op_def.input_arg]
+    attributes = {
+        a.name: pfor_input.get_attr(a.name) for a in operation.op_def.attr if a.name in ("dtype", "alg")
+    }
+    draw = getattr(tf.raw_ops, operation.type)
+    drawn = [draw(**dict(zip(inputs, row, strict=True)), **attributes) for row in zip(*columns, strict=True)]
+    if len(operation.outputs) == 1:
+        return pfor.wrap(tf.stack(drawn), True)
+    return [pfor.wrap(tf.stack(column), True) for column in zip(*drawn, strict=True)]

@@ -1,0 +1,267 @@
+"""Tell whether a model would come back from its file as it is."""
+
+import contextlib
+import functools
+import inspect
+import json
+import re
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from toolkit import _keras
+from toolkit.saving.reasons import lost
+
+# Attributes that are others in another process, or after the first batch.
+_OF_A_PROCESS = [
+    *("name", "_name", "built", "_built", "_variables", "_path", "_trainable_variables_indices"),
+    *("_exclude_from_weight_decay_cache", "_self_unconditional_dependency_names"),
+]
+
+
+def refuse_what_would_not_come_back(model: Any) -> None:
+    """Raise where it is known before anything is written that Keras cannot make the model again."""
+    if not isinstance(model, keras.Model):
+        raise ValueError(f"`model` must be a Keras model. Received: {model!r}")
+    if not model.built:
+        way = "call it on data once, or `model.build((None, columns))`"
+        raise ValueError(f"`model` must be built before it is saved: {way}. Received: {model!r}")
+    try:
+        with warnings.catch_warnings(record=True) as caught, _keras.sharing_scope():
+            warnings.simplefilter("always")
+            config = json.loads(json.dumps(keras.saving.serialize_keras_object(model)))
+    except (NotImplementedError, TypeError) as error:
+        raise lost(
+            f"{error}\nAdd to the class: `def get_config(self): return {{**super().get_config(), 'units': "
+            "self.units}`, with the arguments of its `__init__`."
+        ) from error
+    if any("lambda" in str(warning.message) for warning in caught):
+        raise lost("it holds a lambda. Write a function and register it.")
+    registered = keras.saving.get_registered_object(config.get("registered_name"))
+    if registered not in (None, type(model)):
+        raise lost(
+            f"another class is registered under its name, {registered!r}. Register it with `name=...`."
+        )
+
+
+def compare(model: Any, loaded: Any) -> None:
+    """Raise unless a model that was loaded is the model; warn of what is lost and may matter."""
+    differ = _weights_that_differ(model, loaded)
+    if any("lora" in name for name in differ):
+        _warn("LoRA's factors were added to the kernels. After a load, call `enable_lora` to train on.")
+    elif differ:
+        raise lost(f"other weights: {', '.join(differ[:5])}")
+    pairs = list(zip(_keras.all_layers(model), _keras.all_layers(loaded), strict=False))
+    for one, other in pairs:
+        if hasattr(one, "get_vocabulary") and one.get_vocabulary() != other.get_vocabulary():
+            raise lost(
+                f"the vocabulary of {one.name} would be another one, as that of words with a line end is. "
+                "Give it to the layer as `vocabulary=`, without such words."
+            )
+    if frozen := [each.path for each, other in _weights(model, loaded) if each.trainable != other.trainable]:
+        raise lost(
+            f"`trainable` of {', '.join(frozen[:5])} is not saved. Set it where the class makes its parts, "
+            "such as `self.base.trainable = False` in `__init__`, or for a whole layer."
+        )
+    for name, value, new in _differences(_compiled(model), _compiled(loaded)):
+        if "exclude_from_weight_decay" in name:
+            _warn(f"{name} is not saved. After a load, call `optimizer.exclude_from_weight_decay` again.")
+        else:
+            raise lost(
+                f"{name} is {value} and would be {new}. Keras does not save it: return it by `get_config` of "
+                "a class of your own, or write a registered function with the value in it."
+            )
+    for one, other in pairs:
+        _compare_attributes(one, other)
+    _compare_predictions(model, loaded)
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, stacklevel=4)
+
+
+def _weights(model: Any, loaded: Any) -> list[tuple[Any, Any]]:
+    return list(zip(model.weights, loaded.weights, strict=False))
+
+
+def _weights_that_differ(model: Any, loaded: Any) -> list[str]:
+    """Name the weights of a model that are others in the one that was loaded."""
+    if len(model.weights) != len(loaded.weights):
+        return [f"{len(model.weights)} would be {len(loaded.weights)}"]
+    differ = []
+    for variable, other in _weights(model, loaded):
+        one, two = map(keras.ops.convert_to_numpy, (variable, other))
+        if (one.dtype, one.shape) != (two.dtype, two.shape) or one.tobytes() != two.tobytes():
+            differ.append(variable.path)
+    return differ
+
+
+def _compiled(model: Any) -> dict[str, str]:
+    facts: dict[str, str] = {}
+    settings = dict(_keras.compile_settings(model))
+    if settings:
+        settings["optimizer"] = model.optimizer  # which may have changed since
+    _collect("", settings, facts, set())
+    return facts
+
+
+def _collect(where: str, value: Any, facts: dict[str, str], seen: set[int]) -> None:
+    """Write down what a value says of itself, but for variables, layers and what draws random numbers."""
+    if isinstance(value, keras.Variable | keras.Layer | keras.Initializer | keras.random.SeedGenerator):
+        return
+    if isinstance(value, list | tuple | dict) and not value:
+        return
+    with contextlib.suppress(TypeError, ValueError):
+        facts[where] = json.dumps(value, sort_keys=True)
+        return
+    if isinstance(value, np.ndarray | np.generic | tf.Tensor):
+        array = np.asarray(value)
+        facts[where] = f"array of {array.dtype} {array.shape}, {array.tolist()}"
+    elif isinstance(value, re.Pattern):
+        facts[where] = value.pattern
+    elif isinstance(value, set | frozenset):
+        facts[where] = f"{len(value)} things"  # such as ids, which are others
+    elif id(value) not in seen:
+        seen.add(id(value))
+        items: Any = ()
+        if isinstance(value, dict):
+            items = value.items()
+        elif isinstance(value, list | tuple):
+            items = enumerate(value)
+        elif hasattr(value, "get_config") and not isinstance(value, type):
+            facts[where] = type(value).__name__
+            items = ((name, each) for name, each in vars(value).items() if name not in _OF_A_PROCESS)
+        for name, each in items:
+            _collect(f"{where}.{str(name).lstrip('_')}".lstrip("."), each, facts, seen)
+
+
+def _differences(facts: dict[str, str], others: dict[str, str]) -> list[tuple[str, str | None, str | None]]:
+    names = facts.keys() | others.keys()
+    found = [(name, facts.get(name), others.get(name)) for name in sorted(names)]
+    return [(name, one, other) for name, one, other in found if one != other]
+
+
+def _compare_attributes(layer: Any, other: Any) -> None:
+    """Raise or warn where a layer has other settings: arguments of its class, or what else it has."""
+    if type(layer) is not type(other):
+        return
+    arguments = inspect.signature(type(layer).__init__).parameters
+    own = not type(layer).__module__.startswith("keras.")
+    facts: list[dict[str, str]] = [{}, {}]
+    for each, its_facts in zip((layer, other), facts, strict=True):
+        for name, value in vars(each).items():
+            if name in arguments or (own and not name.startswith("_") and name not in _of_any_model()):
+                _collect(name, value, its_facts, set())
+    for name, value, new in _differences(*facts):
+        text = f"{name} of {layer.name} is {value} and would be {new}"
+        if name.split(".")[0] not in arguments:
+            _warn(f"{text}. Where that matters, take it in `__init__` and return it by `get_config`.")
+        elif name != "name":
+            raise lost(f"{text}. `get_config` must return each argument of `__init__`.")
+
+
+@functools.cache
+def _of_any_model() -> set[str]:
+    """Return the attributes of a model that say nothing of what it computes."""
+    return {*vars(keras.Model(name="any")), "history", "inputs", "outputs"}
+
+
+@contextlib.contextmanager
+def _as_it_was(model: Any) -> Iterator[None]:
+    """Put back attributes that a call changes, such as how often a layer was called."""
+    before = [(layer, dict(vars(layer))) for layer in _keras.all_layers(model)]
+    try:
+        yield
+    finally:
+        for layer, attributes in before:
+            vars(layer).clear()
+            vars(layer).update(attributes)
+
+
+def _compare_predictions(model: Any, loaded: Any) -> None:
+    with _as_it_was(model):
+        predicted = try_to_predict(model)
+    if isinstance(predicted, Exception):
+        _warn("only weights were compared: no rows could be generated for predictions")
+        return
+    x, prediction = predicted
+    if _close(prediction, _predict(loaded, x)):
+        return
+    with _as_it_was(model):
+        again = _predict(model, x)
+    if _close(prediction, again):
+        raise lost("the predictions are not equal. `get_config` must return what `call` uses.")
+    _warn("only weights were compared: two calls of the model on the same rows gave other predictions")
+
+
+def try_to_predict(model: Any, count: int = 2) -> tuple[dict[str, Any], Any] | Exception:
+    """Return generated rows, as arguments of `call`, with what the model predicts; or why it cannot.
+
+    Sizes that the model leaves open are large first: of an image that is smaller than its kernel, a
+    convolution by oneDNN returns whatever lay in memory, without an error.
+    """
+    failure = Exception()
+    for unknown in (256, 32, 4):
+        try:
+            x = _rows(model, count, unknown)
+            return x, _predict(model, x)
+        except Exception as error:
+            failure = error
+    return failure
+
+
+def _rows(model: Any, count: int, unknown: int) -> dict[str, Any]:
+    """Generate arguments of `call`, with `unknown` in place of sizes that are open."""
+    random_state = np.random.default_rng(0)
+    tables = any(vars(layer).keys() & {"input_dim", "num_tokens"} for layer in _keras.all_layers(model))
+
+    def rows(spec: Any, dtype: str) -> Any:
+        if isinstance(spec, keras.KerasTensor):
+            return rows(tuple(spec.shape), spec.dtype)
+        if isinstance(spec, dict):
+            return {key: rows(value, dtype) for key, value in spec.items()}
+        if not all(size is None or isinstance(size, int) for size in spec):
+            return type(spec)(rows(value, dtype) for value in spec)
+        shape = [count if size is None else size for size in spec[:1]] + [
+            size or unknown for size in spec[1:]
+        ]
+        if dtype == "string":
+            return tf.fill(shape, "a")
+        if tables or not dtype.startswith(("float", "bfloat")):
+            return tf.cast(random_state.integers(0, 2, shape), dtype)  # rows of any table
+        return tf.cast(random_state.normal(size=shape), dtype)
+
+    if getattr(model, "inputs", None):
+        return {"": rows(_keras.functional(model).input, "float32")}
+    built = model.get_build_config() or {}
+    shapes = built.get("shapes_dict") or {"": built["input_shape"]}
+    return {name.removesuffix("_shape"): rows(shape, "float32") for name, shape in shapes.items()}
+
+
+def _predict(model: Any, x: dict[str, Any]) -> Any:
+    """Call without a trace, and with what is not saved set to zeros: states of the last batch, and seeds."""
+    kept = set(map(id, model.weights))
+    stateful = [layer for layer in _keras.all_layers(model) if getattr(layer, "stateful", False)]
+    states = keras.tree.flatten([layer.states for layer in stateful])
+    states += [variable for variable in model.variables if id(variable) not in kept]
+    with keras.StatelessScope([(state, keras.ops.zeros_like(state)) for state in states]):
+        return model(x[""], training=False) if "" in x else model(**x, training=False)
+
+
+def _close(one: Any, other: Any) -> bool:
+    """Tell whether predictions are equal but for rounding; ragged and sparse ones part by part."""
+    flat = [tf.nest.flatten(each, expand_composites=True) for each in (one, other)]
+    for pair in zip(*flat, strict=True):
+        part, another = map(np.asarray, pair)
+        if part.dtype.kind not in "OSU":
+            part, another = part.astype(np.complex128), another.astype(np.complex128)
+            same = part.shape == another.shape and np.allclose(part, another, 1e-4, 1e-5, equal_nan=True)
+        else:
+            same = np.array_equal(part, another)
+        if not same:
+            return False
+    return True
