@@ -121,7 +121,8 @@ def work(start: Sequence[str], content: dict[str, Any], wanted: dict[str, str]) 
     if data_dir is not None and not Path(data_dir).is_dir():  # here the data lie elsewhere, if at all
         content["command"]["data_dir"] = None
     with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder)
+        place = Path(folder, str(content["recipe"]), "run")  # as deep as in "runs", for files beside it
+        place.mkdir(parents=True)
         report.write(place / "report.json", content)
         with (place / "output.txt").open("wb") as output:
             status = processes.start(start, place, output).wait()
