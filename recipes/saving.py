@@ -177,7 +177,8 @@ def draw_curves(logs: dict, epochs: int):
     lines, names = axes.get_legend_handles_labels()
     axes.get_legend().remove()
     axes.figure.set_size_inches(6.4, 5.0)
-    axes.figure.legend(lines, names, loc="outside lower center", ncols=3, fontsize="x-small")
+    names = [name.split(":")[0] for name in names]  # "lowest: 2.9 at epoch 97" would be too wide
+    axes.figure.legend(lines, names, loc="outside lower center", ncols=3)
     return axes
 
 

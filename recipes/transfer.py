@@ -205,10 +205,11 @@ def draw_scores(ways: dict, title: str) -> Axes:
         axes.plot(scores, np.full(len(scores), height), "o", color="C0", alpha=0.4)
         axes.plot(scores.mean(), height, "|", color="C3", markersize=24, markeredgewidth=2)
     points, mean = axes.get_lines()[:2]
-    axes.set(title=title, xlabel="share of the test images that are told apart", ylim=(4.6, -0.6))
+    axes.figure.suptitle(title)
+    axes.set(xlabel="share of the test images that are told apart", ylim=(4.6, -0.6))
     axes.set_yticks(range(len(ways)), ways)
     names = ["one draw", "mean of the draws"]
-    axes.figure.legend([points, mean], names, loc="outside lower center", ncols=2)
+    axes.figure.legend([points, mean], names, loc="outside lower center", ncols=2, markerscale=0.5)
     return axes
 
 

@@ -106,6 +106,7 @@ def slow(*values):
         slow("imdb_sequence", ["--cell", "pooling", "--word", "xyzzy"]),
         ("imdb_sequence", ["--cell", "rnn", "--bidirectional", "--maxlen", "5"]),
         slow("imdb_sequence", ["--cell", "gru", "--bidirectional"]),
+        slow("transfer", ["--alike", "--labels", "20"]),
         slow("mnist_cnn", ["--shuffle-pixels", "--no-batch-normalization", "--dropout", "0.1"]),
     ],
 )

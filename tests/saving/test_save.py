@@ -242,3 +242,11 @@ print(toolkit.load(path).predict(np.ones((1, 2)), verbose=0).tolist())
     command = [sys.executable, script, tmp_path / "model.keras"]
     out = [subprocess.check_output([*command, *more], env=env, text=True) for more in ([], ["load"])]
     assert out[0] == out[1]
+
+
+def test_names_arguments_that_are_swapped(tmp_path):
+    model = keras.Sequential([keras.Input((2,)), layers.Dense(1)])
+    with pytest.raises(
+        TypeError, match=r"`path` must be a file name, after the model\. Received: Sequential"
+    ):
+        save(tmp_path / "model.keras", model)

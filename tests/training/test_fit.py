@@ -566,14 +566,28 @@ SOFTMAX = np.eye(3, dtype=np.float32)[LABELS]
         ),
         (lambda: keras.Sequential([layers.Dense(1)]), X, Y, {}, "`model` must be a compiled keras.Model"),
         (lambda: dense(run_eagerly=True), X, Y, {}, "run_eagerly=False"),
+        (lambda: "m", X, Y, {}, "`model` must be a compiled keras.Model. Received: str"),
+        (dense, X, Y.astype(str), {}, "`y` must hold numbers: turn labels into class numbers first"),
+        (dense, X, Y, {"validation_data": X}, "`validation_data` must be (x, y) or (x, y, sample_weight)"),
+        (dense, X, Y, {"steps_per_epoch": 2}, "`steps_per_epoch` must be None"),
+        (
+            dense,
+            X,
+            Y,
+            {"validation_split": 0.2, "validation_steps": 9},
+            "`validation_steps` must be at most 1",
+        ),
+        (dense, X, Y, {"validation_freq": 0}, "`validation_freq` must be a whole number, 1 or more"),
+        (dense, X, Y, {"shuffle": "batch"}, "`shuffle` must be True or False; use model.fit"),
     ],
 )
 def test_refuses_before_training(build, x, y, arguments, message):
     model = build()
-    before = model.get_weights()
+    before = getattr(model, "get_weights", list)()
     with pytest.raises(ValueError, match=re.escape(message)):
         fit(model, x, y, verbose=0, **arguments)
-    assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
+    after = getattr(model, "get_weights", list)()
+    assert all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
 
 
 def test_label_that_the_loss_ignores_is_no_error():

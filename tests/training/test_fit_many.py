@@ -331,3 +331,15 @@ def test_stratified_and_grouped_folds():
             np.testing.assert_array_equal(rows, X[wanted])
     with pytest.raises(ValueError, match="`folds` must be between 2 and n=45"):
         cross_validate(build_model, X, Y, folds=46)
+
+
+def test_names_the_culprit():
+    model = build()
+    with pytest.raises(TypeError, match=r"`models` must be a list of compiled models\. Received: Sequential"):
+        fit_many(model, X, Y, SPLITS)
+    with pytest.raises(TypeError, match=r"`build_model` must return a compiled model\. Received: None"):
+        cross_validate(lambda rows: None, X, Y)
+    with pytest.raises(ValueError, match=r"`splits\[0\]` must be a pair of row numbers"):
+        fit_many([model], X, Y, [[1, 2, 3]])
+    with pytest.raises(ValueError, match="model 2 is the same object as model 1"):
+        fit_many([model, model], X, Y, SPLITS[:2])

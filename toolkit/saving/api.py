@@ -56,6 +56,8 @@ def save(model: Any, path: str | Path) -> Path:
     ...     [file.name for file in sorted(Path(folder).iterdir())], load(path).count_params()
     (['model.keras', 'model.keras.sha256'], 3)
     """
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"`path` must be a file name, after the model. Received: {type(path).__name__}")
     path = Path(path)
     if path.suffix != ".keras":
         raise ValueError(f"`path` must end in .keras, Keras's native format. Received: {str(path)!r}")

@@ -93,8 +93,11 @@ def why_alone(member: Member, table: Table) -> str:
         return f"it has a {overridden[0]} of its own"
     if len(model.outputs) > 1:  # Keras weighs the loss of each by sizes that it knows, or does not
         return "it has several outputs"
-    if member.settings.validation_steps is not None or model.steps_per_execution != 1:
-        return "validation_steps or steps_per_execution is set"
+    settings = member.settings
+    if settings.validation_steps is not None or settings.validation_freq != 1:
+        return "validation_steps or validation_freq is set"
+    if model.steps_per_execution != 1:
+        return "steps_per_execution is set"
     reason = _why_not_layers(model) or _why_not_optimizer(model) or _why_not_compiled(model)
     return reason or next(filter(None, map(_why_not_callback, member.callbacks)), "")
 

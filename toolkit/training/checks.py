@@ -115,7 +115,7 @@ def check_table(model: keras.Model, table: Table, prefix: str = "") -> None:
             if leaf is not None and leaf.dtype.kind in "US":
                 raise ValueError(
                     f"`{prefix}x` must hold numbers, as the model's inputs do. "
-                    f"Received: strings, {leaf.flat[0]!r}"
+                    f"Received: strings, {str(leaf.flat[0])!r}"
                 )
     own_step = type(model).train_step is keras.Model.train_step and "train_step" not in vars(model)
     losses = keras.tree.flatten(getattr(model, "loss", None))
@@ -124,10 +124,10 @@ def check_table(model: keras.Model, table: Table, prefix: str = "") -> None:
     if y is None or foreign:
         return
     strings = [leaf for leaf in keras.tree.flatten(y) if leaf is not None and leaf.dtype.kind in "US"]
-    if strings and any(map(_loss_kind, losses)):
+    if strings and losses and all(map(_is_kerass_own, losses)):
         raise ValueError(
             f"`{prefix}y` must hold numbers: turn labels into class numbers first, with np.unique(y, "
-            f"return_inverse=True), say. Received: strings, {strings[0].flat[0]!r}"
+            f"return_inverse=True), say. Received: strings, {str(strings[0].flat[0])!r}"
         )
     shapes = _output_shapes(model, table) if any(map(_loss_kind, losses)) else []
     names = list(getattr(model, "output_names", None) or range(len(shapes)))
@@ -251,10 +251,10 @@ def check_many_models(models: Any) -> list[keras.Model]:
             owner = owners.setdefault(id(part), f"model {i}")
             if owner != f"model {i}":
                 same = part is model
-                what = "is the same object" if same else f"shares {type(part).__name__} {part.name!r}"
+                what = "is the same object as" if same else f"shares {type(part).__name__} {part.name!r} with"
                 raise ValueError(
                     "`models` must be models of their own, with layers, optimizer and metrics of their own, "
-                    f"or each would go on where another one stopped. Received: model {i} {what} with {owner}"
+                    f"or each would go on where another one stopped. Received: model {i} {what} {owner}"
                 )
     return list(models)
 
