@@ -1,4 +1,4 @@
-"""What writing record files must leave alone; the rows themselves are held in test_recipes_streaming.py."""
+"""What writing record files must leave alone; the rows themselves are held with the recipe streaming."""
 
 import random
 import subprocess
@@ -27,3 +27,24 @@ def test_the_random_numbers_to_come_are_the_same_with_files_and_without(tmp_path
         random.seed(5)
         prepare(data, tmp_path)
         assert random.random() == wanted
+
+
+def test_two_processes_that_want_the_same_files_write_them_once(tmp_path):
+    code = f"""
+import time, toolkit
+from toolkit import records
+written = 0
+def slowly(data, x, rows=records._rows):
+    global written
+    for row in rows(data, x):
+        written += 1
+        time.sleep(0.01)
+        yield row
+records._rows = slowly
+records.prepare(toolkit.Data("sample").boston_housing(), {str(tmp_path)!r})
+print(written)
+"""
+    started = [
+        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)
+    ]
+    assert sorted(process.communicate(timeout=200)[0] for process in started) == ["0\n", "506\n"]

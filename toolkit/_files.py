@@ -1,9 +1,14 @@
-"""Write a file whole or not at all."""
+"""Write a file whole or not at all, and let one process at a time do so."""
 
 import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 
 @contextlib.contextmanager
@@ -46,3 +51,27 @@ def flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def locked(path: Path, waiting: str = "") -> Iterator[None]:
+    """Keep other processes out that lock the same file, which is made if need be, and stays.
+
+    The system lets go of it when the process ends, however that is. Where there are no locks, or nobody may
+    write, nobody waits.
+
+    Args:
+        path: The file.
+        waiting: What to print when another process has it.
+    """
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):
+            file = stack.enter_context(path.open("a"))  # which changes no time
+            if fcntl is not None:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    if waiting:
+                        print(waiting)
+                    fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -19,6 +19,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds  # type: ignore[import-untyped]
 
+from toolkit import _files
 from toolkit.data.tokens import INDEX_FROM, START, UNKNOWN
 
 Read: TypeAlias = Callable[[tf.Tensor], tf.Tensor]
@@ -98,15 +99,17 @@ def prepare(data: Any, folder: str | Path) -> Any:
     """
     state = random.getstate()
     _introduce()
-    builder = tfds.builder("imdb_reviews" if data.name == "imdb" else data.name, data_dir=folder)
     parts = dict(zip(("train", "test"), data, strict=True))
-    builder._split_generators = lambda dl_manager: {
-        split: _examples(builder, _rows(data, x), y) for split, (x, y) in parts.items()
-    }
-    builder._make_download_manager = lambda **_: SimpleNamespace(downloaded_size=0)  # nothing can be fetched
-    tfds.disable_progress_bar()
-    with contextlib.redirect_stdout(io.StringIO()):  # it would tell of a download, and there is none
-        builder.download_and_prepare()
+    Path(folder).expanduser().mkdir(parents=True, exist_ok=True)
+    with _files.locked(Path(folder).expanduser() / f".{data.name}.lock"):  # the runs of a study come at once
+        builder = tfds.builder("imdb_reviews" if data.name == "imdb" else data.name, data_dir=folder)
+        builder._split_generators = lambda dl_manager: {
+            split: _examples(builder, _rows(data, x), y) for split, (x, y) in parts.items()
+        }
+        builder._make_download_manager = lambda **_: SimpleNamespace(downloaded_size=0)  # nothing is fetched
+        tfds.disable_progress_bar()
+        with contextlib.redirect_stdout(io.StringIO()):  # it would tell of a download, and there is none
+            builder.download_and_prepare()
     # TFDS has drawn from Python's numbers, and so will Keras: the same ones with files or without.
     random.setstate(state)
     for split, (_, y) in parts.items():

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 import zipfile
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -91,6 +92,24 @@ def test_no_scheduler_is_one_line(counting):
     status, out = finish(counting("--seeds", "2", "--cluster", "tcp://127.0.0.1:9"))
     assert status == 1
     assert "Traceback" not in out
+
+
+def test_tls_without_certificates_is_one_line(counting):
+    status, out = finish(counting("--seeds", "2", "--cluster", "tls://127.0.0.1:9"))
+    assert (status, len(out.splitlines())) == (1, 1)
+    assert "needs Dask's settings distributed.comm.tls" in out
+
+
+def test_a_worker_without_the_data_must_not_take_the_sample(tmp_path):
+    (tmp_path / "seed=0").mkdir()
+    sent = []
+    there = cluster.Cluster.__new__(cluster.Cluster)
+    there.start, there.folder = ("guess.py",), tmp_path
+    there.executor = SimpleNamespace(submit=lambda *args: sent.append(args[2]["command"]["data"]))
+    for data in ("auto", "real", "sample"):
+        report.write(tmp_path / "seed=0/report.json", {"command": {"data": data}})
+        there.submit("seed=0")
+    assert sent == ["real", "real", "sample"]
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,21 @@ def test_a_lesson_without_a_data_set_is_judged_too(run):
     assert run("--quick", lesson=lesson)[3]["verdict"] == "not judged"
 
 
+@pytest.mark.parametrize(
+    ("ranges", "args", "reason"),
+    [
+        ("{}", (), "the recipe names no ranges"),
+        ("{'a': (1, 2)}", ("--epochs", "6"), "hold for the default options"),
+    ],
+)
+def test_it_is_said_why_nothing_was_judged(ranges, args, reason, run):
+    lesson = LESSON.replace("run.data.boston_housing()", "(0, np.ones(2)), (0, np.zeros(2))")
+    _, out, _, report = run(*args, lesson=lesson.replace('{"test_mae": (1.0, 9.0)}', ranges))
+    assert report["verdict"] == "not judged"
+    assert f"Verdict: not judged, because {reason}" in out.replace("the ranges hold", "hold")
+    assert "model" not in out  # there is none
+
+
 def test_the_seed_sets_every_generator(run):
     draws = [re.search(r"draw (\S+)", run("--seed", seed)[1]).group(1) for seed in ("1", "1", "2")]
     assert draws[0] == draws[1] != draws[2]
@@ -128,7 +143,7 @@ def test_a_run_that_was_cut_short_goes_on_to_the_same_numbers(run, folders, monk
     report = json.loads((cut / "report.json").read_text())
     assert (report["status"], report["seed"], report["options"]) == ("finished", 3, wanted["options"])
     assert report["metrics"] == wanted["metrics"]
-    assert (cut / "history.csv").read_text() == (whole / "history.csv").read_text()
+    assert (cut / "history.csv").read_bytes() == (whole / "history.csv").read_bytes()
     status, _, err, _ = run("--resume", str(cut), lesson=TRAINING, data=())
     assert (status, "which is finished" in err) == (2, True)
 

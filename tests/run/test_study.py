@@ -68,11 +68,12 @@ def test_a_run_that_is_killed_is_started_again_and_not_for_ever(counting, tmp_pa
 
 
 def test_ctrl_c_says_how_many_are_done_and_how_to_go_on(counting, tmp_path):
-    with counting("--seeds", "6", "--jobs", "2", "--seconds", "0.5") as process:
+    args = ("--seeds", "6", "--jobs", "2", "--seconds", "0.5")
+    with counting(*args, start_new_session=True) as process:
         for line in process.stdout:
             if line.startswith("[2/6]"):
                 break
-        process.send_signal(signal.SIGINT)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
         status, out = finish(process)
     assert status == 130
     folder, content = the_study(tmp_path)
@@ -112,6 +113,19 @@ def kill_and_resume(counting, tmp_path, runs, kills, seconds):
 
 def test_a_study_that_was_killed_goes_on(counting, tmp_path):
     kill_and_resume(counting, tmp_path, runs=8, kills=2, seconds=2.0)
+
+
+def test_a_run_that_outlives_its_study_is_waited_for_and_not_run_again(counting, tmp_path):
+    process = counting("--seeds", "2", "--jobs", "2", "--seconds", "3")
+    while not (tmp_path / "log").exists() or logged(tmp_path).total() < 2:
+        time.sleep(0.05)
+    process.kill()
+    process.communicate()
+    folder = the_study(tmp_path)[0]
+    status, out = finish(counting("--resume", str(folder), "--jobs", "2"))
+    assert status == 0, out
+    assert set(logged(tmp_path).values()) == {1}
+    assert "Another process works in" in (folder / "seed=0/output.txt").read_text()
 
 
 @pytest.mark.slow

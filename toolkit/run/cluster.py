@@ -42,9 +42,14 @@ class Cluster:
             if name.partition(".")[0] == "distributed":
                 logging.getLogger(name).setLevel(logging.CRITICAL)  # what matters is in the exceptions
         self.start, self.folder = tuple(start), folder
+        certified = distributed.Security().get_connection_args("client")["ssl_context"] is not None
+        if address.startswith("tls://") and not certified:
+            raise ConnectionError(f"{address} needs Dask's settings distributed.comm.tls: there are none")
         self.client = distributed.Client(address, timeout=10, set_as_default=False)
         self.executor = self.client.get_executor(pure=False)
         self.number = sum(self.client.nthreads().values())
+        if not self.number:
+            print(f"No worker has joined {address} yet. Waiting for one ...", flush=True)
 
     def __enter__(self) -> "Cluster":
         return self
@@ -116,7 +121,8 @@ def work(start: Sequence[str], content: dict[str, Any], wanted: dict[str, str]) 
     if data_dir is not None and not Path(data_dir).is_dir():  # here the data lie elsewhere, if at all
         content["command"]["data_dir"] = None
     with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder)
+        place = Path(folder, str(content["recipe"]), "run")  # as deep as in "runs", for files beside it
+        place.mkdir(parents=True)
         report.write(place / "report.json", content)
         with (place / "output.txt").open("wb") as output:
             status = processes.start(start, place, output).wait()

@@ -1,25 +1,19 @@
 """One run of a recipe: seed, data, the recipe itself, and a report of whatever came of it."""
 
-import contextlib
 import shutil
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from toolkit import _files
 from toolkit.data import Data, Dataset
 from toolkit.run import Run, report, started
 from toolkit.run.options import Common, Options
 from toolkit.run.recipe import Recipe
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 
 def run(recipe: Recipe, options: Options, common: Common, folder: Path) -> int:
@@ -35,7 +29,7 @@ def run(recipe: Recipe, options: Options, common: Common, folder: Path) -> int:
         if hasattr(stream, "reconfigure"):  # a reader of a log file sees each line as it comes
             stream.reconfigure(line_buffering=True, errors="replace")
     tf.get_logger().setLevel("ERROR")
-    with _alone_in(folder):
+    with _files.locked(folder / ".lock", f"Another process works in {folder}. Waiting for its end ..."):
         if common.resume is not None and report.read(folder)["status"] == "finished":
             return 0  # by the process that was waited for
         return _run(recipe, options, common, folder)
@@ -110,21 +104,6 @@ def _blamed(error: ValueError, options: Options, defaults: Options) -> str:
     return ", ".join(
         f"--{name.replace('_', '-')} {options[name]}" for name in changed if str(options[name]) == received
     )
-
-
-@contextlib.contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Wait until no other process works in a folder, and keep others out until the end."""
-    if fcntl is None:
-        yield
-        return
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"Another process works in {folder}. Waiting for its end ...")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _device() -> str:
