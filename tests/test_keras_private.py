@@ -229,6 +229,25 @@ def test_random_seed():
     assert _keras.random_seed() == 3
 
 
+def test_is_own():
+    class Mine(layers.Dense):
+        pass
+
+    def mse(y, y_pred):
+        return y - y_pred
+
+    for theirs in (
+        layers.Dense(1),
+        layers.Dense,
+        keras.losses.mse,
+        keras.callbacks.History(),
+        keras.optimizers.SGD(),
+    ):
+        assert _keras.is_own(theirs)
+    for mine in (Mine(1), Mine, mse, "mse", None):
+        assert not _keras.is_own(mine)
+
+
 def test_to_python():
     logs = {"mae": tf.constant(0.5), "each": np.ones(2), "all": {"b": 1, "a": 2}}
     assert list(_keras.to_python(logs)) == ["a", "b", "each", "mae"]  # sorted, what is nested in its place

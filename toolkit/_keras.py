@@ -211,6 +211,15 @@ def random_seed() -> int | None:
     return None if seed is None else int(seed)
 
 
+def is_own(thing: Any) -> bool:
+    """Tell an object, class or function of Keras from a user's own, whatever its name.
+
+    >>> is_own(keras.losses.MeanSquaredError()), is_own("mse".upper)
+    (True, False)
+    """
+    return str(getattr(thing, "__module__", "")).startswith("keras.")
+
+
 def to_python(logs: Any) -> dict[str, Any]:
     """Return logs as callbacks get them: sorted by name, flat, single numbers as Python floats.
 

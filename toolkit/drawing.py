@@ -12,7 +12,6 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 _LIGHT = ListedColormap(["#fdd0a2", "#c6dbef"])  # behind points in C1 (orange) and C0 (blue)
 
@@ -32,8 +31,6 @@ def mark_epoch(ax: Axes, epoch: int, label: str = "chosen") -> None:
     'lowest validation loss: epoch 2'
     """
     ax.axvline(epoch, color="gray", linestyle="dotted", label=f"{label}: epoch {epoch}")
-    # Without the steps, ticks would stand at 3, 6, 9 or at 15, 30, 45; with two at least, beside epoch 1.
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10], min_n_ticks=1))
     ax.legend()
 
 

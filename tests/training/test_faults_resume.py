@@ -257,7 +257,7 @@ def test_cross_validate_resumes_in_the_middle_of_the_folds(tmp_path, monkeypatch
 
     def validate(folder):
         arguments = {"folds": 2, "epochs": 4, "verbose": 0, "callbacks": lambda i: [Stop()]}
-        return cross_validate(lambda rows: build_model(), X, Y, folder=folder, **arguments)
+        return cross_validate(lambda rows: build_model(), X, Y, checkpoint=folder, **arguments)
 
     monkeypatch.setattr(Stop, "epoch", 2)
     with pytest.raises(KeyboardInterrupt):

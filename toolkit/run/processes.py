@@ -2,7 +2,6 @@
 
 import concurrent.futures
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -11,6 +10,8 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import IO, Any
+
+import psutil
 
 from toolkit.run import report
 
@@ -114,11 +115,7 @@ def default_number() -> int:
     if any(Path(device).exists() for device in ("/dev/nvidia0", "/dev/dxg")):
         return 1
     cores = len(_cores()) or os.cpu_count() or 1
-    try:
-        found = re.search(r"MemAvailable: +(\d+) kB", Path("/proc/meminfo").read_text(encoding="utf-8"))
-    except OSError:  # not Linux
-        found = None
-    return max(1, min(cores, int(found[1]) * 1024 // JOB_BYTES)) if found else cores
+    return max(1, min(cores, psutil.virtual_memory().available // JOB_BYTES))
 
 
 def _cores() -> list[int]:

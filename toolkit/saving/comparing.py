@@ -150,7 +150,7 @@ def _compare_attributes(layer: Any, other: Any) -> None:
     if type(layer) is not type(other):
         return
     arguments = inspect.signature(type(layer).__init__).parameters
-    own = not type(layer).__module__.startswith("keras.")
+    own = not _keras.is_own(layer)
     facts: list[dict[str, str]] = [{}, {}]
     for each, its_facts in zip((layer, other), facts, strict=True):
         for name, value in vars(each).items():

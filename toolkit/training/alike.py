@@ -68,14 +68,10 @@ def groups(members: list[Member], table: Table) -> list[list[Member]]:
             steps = math.ceil(len(member.rows) / settings.batch_size)
             key = describe(member.model), steps, len(member.validation_rows) > 0
         found.setdefault(key, []).append(member)
-    for group in found.values():
-        if len(group) == 1 and len(members) > 1 and not isinstance(_key_of(found, group), int):
+    for key, group in found.items():
+        if len(group) == 1 and not isinstance(key, int):
             LOG.info("%s alone, because no other is like it", group[0].name)
     return list(found.values())
-
-
-def _key_of(found: dict[Any, list[Member]], group: list[Member]) -> Any:
-    return next(key for key, each in found.items() if each is group)
 
 
 def why_alone(member: Member, table: Table) -> str:
@@ -83,7 +79,7 @@ def why_alone(member: Member, table: Table) -> str:
     model: Any = member.model
     if table.sparse or any(leaf is None or leaf.dtype.kind in "US" for leaf in table.leaves):
         return "the data are sparse, or strings, or lack a part"
-    if type(model).__name__ not in ("Sequential", "Functional") or not _is_kerass(model):
+    if type(model).__name__ not in ("Sequential", "Functional") or not _keras.is_own(model):
         return f"{type(model).__name__} is a class of its own"
     if not model.built:
         return "it is not built"
@@ -101,14 +97,10 @@ def why_alone(member: Member, table: Table) -> str:
     return reason or next(filter(None, map(_why_not_callback, member.callbacks)), "")
 
 
-def _is_kerass(thing: Any) -> bool:
-    return type(thing).__module__.startswith("keras.src.")
-
-
 def _why_not_layers(model: Any) -> str:
     for layer in _keras.all_layers(model):
         kind = type(layer).__name__
-        if not _is_kerass(layer) or kind not in LAYERS:
+        if not _keras.is_own(layer) or kind not in LAYERS:
             return f"{kind} is not proven to be exact in a stack"
         if getattr(layer, "stateful", False) or getattr(layer, "unroll", False):
             return f"{kind} {layer.name!r} is stateful or unrolled"
@@ -138,7 +130,7 @@ def _holds_a_users(config: Any) -> bool:
 def _why_not_optimizer(model: Any) -> str:
     optimizer = model.optimizer
     kind = type(optimizer).__name__
-    if not _is_kerass(optimizer) or kind not in OPTIMIZERS:
+    if not _keras.is_own(optimizer) or kind not in OPTIMIZERS:
         return f"{kind} is not proven to be exact in a stack"
     option = next((name for name in _OPTIONS if getattr(optimizer, name, None)), None)
     if option:
@@ -170,10 +162,11 @@ def _proven(thing: Any, names: list[str], get: Any) -> bool:
             return False
         thing = get(thing)
     if callable(thing) and hasattr(thing, "__name__"):  # Keras's functions have classes of like names
-        own = getattr(thing, "__module__", "").startswith("keras.src.")
-        return own and thing.__name__.replace("_", "") in {name.lower() for name in names}
+        return _keras.is_own(thing) and thing.__name__.replace("_", "") in {name.lower() for name in names}
     reduction = getattr(thing, "reduction", None)
-    return _is_kerass(thing) and type(thing).__name__ in names and reduction in (None, "sum_over_batch_size")
+    return (
+        _keras.is_own(thing) and type(thing).__name__ in names and reduction in (None, "sum_over_batch_size")
+    )
 
 
 def _name(thing: Any) -> str:
@@ -193,7 +186,7 @@ def _why_not_callback(callback: keras.callbacks.Callback) -> str:
 
 def is_kerass_own(callback: keras.callbacks.Callback) -> bool:
     """Tell a callback of Keras from one that may run a user's code."""
-    return type(callback).__module__.startswith("keras.src.") and type(callback).__name__ != "LambdaCallback"
+    return _keras.is_own(callback) and type(callback) is not keras.callbacks.LambdaCallback
 
 
 def is_blind(callback: keras.callbacks.Callback) -> bool:

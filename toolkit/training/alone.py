@@ -134,7 +134,7 @@ def _all_finite(weights: list[Any]) -> tf.Tensor:
 def _has_own_logs(model: keras.Model) -> bool:
     """Say whether the logs of a step may be other than the results that the metrics have after it."""
     names = ("train_step", "test_step", "compute_metrics", "get_metrics_result")
-    if not all(type(metric).__module__.startswith("keras.src.") for metric in _metrics_of(model)):
+    if not all(map(_keras.is_own, _metrics_of(model))):
         return True
     return any(
         name in vars(model) or getattr(type(model), name) is not getattr(keras.Model, name) for name in names

@@ -229,7 +229,7 @@ def cross_validate(
     sample_weight: Any = None,
     jit: bool | str = "auto",
     monitor: str = "val_loss",
-    folder: str | os.PathLike[str] | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
     check_finite: bool = True,
 ) -> "CrossValidation":
     """Train a fresh model on each fold, all of them at once, and keep every epoch's curve.
@@ -253,7 +253,7 @@ def cross_validate(
         sample_weight: As in `fit_many`.
         jit: As in `fit`.
         monitor: What is lowest in the best epoch.
-        folder: Where to keep the state of the run, like `checkpoint` in `fit`.
+        checkpoint: Folder in which to keep the state of the run, as in `fit`.
         check_finite: As in `fit`.
 
     Returns:
@@ -301,7 +301,7 @@ def cross_validate(
         class_weight=class_weight,
         sample_weight=sample_weight,
         jit=jit,
-        checkpoint=folder,
+        checkpoint=checkpoint,
         check_finite=check_finite,
     )
     return CrossValidation(tuple(history.history for history in histories), monitor)

@@ -1,15 +1,14 @@
 """Arrays as the steps take them: checked, converted as Keras would, on the device, cut into batches."""
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 import numpy.typing as npt
+import psutil
 import scipy.sparse
 import tensorflow as tf
 
@@ -181,11 +180,7 @@ def free_bytes() -> int:
     """Return the free memory of the device that TensorFlow computes on."""
     if tf.config.list_logical_devices("GPU"):
         return int(_keras.gpu_memory() - tf.config.experimental.get_memory_info("GPU:0")["current"])
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return int(psutil.virtual_memory().available)
 
 
 def parts_of(leaf: Any) -> tuple[npt.NDArray[Any], ...]:

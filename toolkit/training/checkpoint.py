@@ -39,10 +39,10 @@ class RunState:
         self.written = time.perf_counter()
         for member in members:
             _check_resumable(member, tables[""])
-        self.run = _fingerprints(members, tables)
+        self.fingerprints = _fingerprints(members, tables)
         self.state = self._load(unseeded=_keras.random_seed() is None)
         for member in members:
-            member.settings = replace(member.settings, seed=int(self.run["seed"]))
+            member.settings = replace(member.settings, seed=int(self.fingerprints["seed"]))
         for member in members if self.state else []:
             for variable, value in zip(_variables(member.model), self._of(member)["variables"], strict=True):
                 variable.assign(value.view(variable.numpy().dtype))  # NumPy knows no bfloat16
@@ -57,12 +57,12 @@ class RunState:
             state = self._read(path)
             if state is not None:
                 if unseeded:  # then any seed will do, and it must be the one of the run
-                    self.run["seed"] = state["run"]["seed"]
+                    self.fingerprints["seed"] = state["run"]["seed"]
                 for name, wanted in state["run"].items():
-                    if self.run[name] != wanted:
+                    if self.fingerprints[name] != wanted:
                         raise ValueError(
                             f"`{name}` must be as in the checkpoint {path}, {wanted}. "
-                            f"Received: {self.run[name]}"
+                            f"Received: {self.fingerprints[name]}"
                         )
                 if self._is_complete(state):
                     self.newest = path
@@ -86,7 +86,7 @@ class RunState:
         try:
             state: dict[str, Any] = _from_bytes(content[32:])
             right = (
-                state["run"].keys() == self.run.keys()
+                state["run"].keys() == self.fingerprints.keys()
                 and state["members"].keys() == {str(member.index) for member in self.members}
                 and {str(index) for index in state["stacked"]} <= state["members"].keys()
                 and isinstance(state["epoch"], int)
@@ -126,7 +126,7 @@ class RunState:
 
     def begin(self, lists: dict[Member, Any], verbose: str | int) -> int:
         """Let the callbacks begin, or go on where they were; return the first epoch."""
-        first = int(self.run["initial_epoch"]) if self.state is None else self.state["epoch"] + 1
+        first = int(self.fingerprints["initial_epoch"]) if self.state is None else self.state["epoch"] + 1
         for member, callbacks in lists.items():
             for callback in member.callbacks if self.state else []:
                 if isinstance(callback, keras.callbacks.CSVLogger):
@@ -155,7 +155,7 @@ class RunState:
         # Before the first epoch callbacks may have nothing to keep.
         begun = epoch >= self.members[0].settings.initial_epoch
         state = {
-            "run": self.run,
+            "run": self.fingerprints,
             "epoch": epoch,
             "stacked": stacked or [member.index for member in self.members],
             "members": {
@@ -240,7 +240,7 @@ def _state_of(callback: keras.callbacks.Callback, settings: bool = False) -> dic
         return {}  # it goes on with its file
     arguments = set(inspect.signature(type(callback).__init__).parameters)
     # Keras's own may change the sign of an argument when they begin, and would do it again.
-    lasting = arguments if type(callback).__module__.startswith("keras.") else set()
+    lasting = arguments if _keras.is_own(callback) else set()
 
     def kept(value: Any) -> bool:
         if isinstance(value, list | tuple):

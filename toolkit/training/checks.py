@@ -163,7 +163,7 @@ def _is_kerass_own(loss: Any) -> bool:
     """Tell a loss of Keras from a user's own, whatever its name."""
     if loss is None or isinstance(loss, str):
         return loss is None or _registered(loss) is None
-    return getattr(loss, "__module__", type(loss).__module__).startswith("keras.")
+    return _keras.is_own(loss)
 
 
 def _registered(name: str) -> Any:
