@@ -115,7 +115,7 @@ def default_number() -> int:
     if any(Path(device).exists() for device in ("/dev/nvidia0", "/dev/dxg")):
         return 1
     cores = len(_cores()) or os.cpu_count() or 1
-    return max(1, min(cores, psutil.virtual_memory().available // JOB_BYTES))
+    return max(1, min(cores, int(psutil.virtual_memory().available) // JOB_BYTES))
 
 
 def _cores() -> list[int]:
