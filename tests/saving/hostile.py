@@ -243,6 +243,13 @@ def long_extra(path, good):
     path.write_bytes(front + content[30 + name_bytes : listed] + entries + end)
 
 
+def one_bit_of_a_weight(path, good):
+    content = bytearray(good.read_bytes())
+    with h5py.File(io.BytesIO(parts_of(good)["model.weights.h5"])) as file:
+        content[content.index(b"\x89HDF") + file["layers/dense/vars/0"].id.get_offset()] ^= 1
+    path.write_bytes(content)
+
+
 def sparse(path, good):
     with path.open("wb") as file:
         file.truncate(3 << 30)
@@ -457,6 +464,7 @@ HOSTILE = {
         "differ: /x|not store",
     ),
     "40 kB behind an extra field": (long_extra, "carries a comment or something else"),
+    "one bit of a weight": (one_bit_of_a_weight, "model.weights.h5 has another CRC"),
     "sparse file of 3 GB": (sparse, "no .keras file"),
     "something more in the metadata": (
         with_part("metadata.json", b'{"keras_version": "3.0.1", "more": "junk"}'),

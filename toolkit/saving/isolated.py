@@ -78,6 +78,8 @@ def try_out(path: Path, seconds: float, megabytes: float | None) -> str:
 def _ask(request: dict[str, Any]) -> dict[str, Any]:
     """Send a request to the process that waits, or to a new one."""
     if not _servers or _servers[0].poll() is not None:
+        for dead in _servers:
+            _stop(dead)
         _servers[:] = [_start()]
     server = _servers[0]
     assert server.stdin
@@ -93,6 +95,12 @@ def _ask(request: dict[str, Any]) -> dict[str, Any]:
         return {"reason": "the process that was to try it ended"}
     finally:
         stop.cancel()
+
+
+def _stop(server: subprocess.Popen[str]) -> None:
+    server.kill()
+    with contextlib.suppress(OSError), server:  # which closes its pipes and waits
+        pass
 
 
 def _search_path() -> list[str]:
@@ -114,7 +122,7 @@ def _start() -> subprocess.Popen[str]:
         text=True,
         start_new_session=True,  # a Ctrl-C here is not for it
     )
-    atexit.register(server.kill)
+    atexit.register(_stop, server)
     return server
 
 
