@@ -250,3 +250,28 @@ def test_names_arguments_that_are_swapped(tmp_path):
         TypeError, match=r"`path` must be a file name, after the model\. Received: Sequential"
     ):
         save(tmp_path / "model.keras", model)
+
+
+@keras.saving.register_keras_serializable(package="used")
+class Used(keras.Model):
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.hidden = layers.Dense(1)
+
+    def build(self, shape):
+        self.hidden.build(shape)
+        super().build(shape)
+
+    def call(self, x):
+        return self.hidden(x)
+
+
+def test_a_class_that_was_used_is_saved_without_a_warning(tmp_path):
+    model, x, y = Used(), np.ones((4, 2), np.float32), np.ones((4, 1), np.float32)
+    model.compile("adam", loss="mse")
+    model.fit(x, y, validation_split=0.5, verbose=0)
+    model.evaluate(x, y, verbose=0)
+    model.predict(x, verbose=0)
+    with warnings.catch_warnings(action="error", category=UserWarning):
+        save(model, tmp_path / "model.keras")
+    np.testing.assert_array_equal(load(tmp_path / "model.keras")(x), model(x))

@@ -167,7 +167,8 @@ def _compare_attributes(layer: Any, other: Any) -> None:
 @functools.cache
 def _of_any_model() -> set[str]:
     """Return the attributes of a model that say nothing of what it computes."""
-    return {*vars(keras.Model(name="any")), "history", "inputs", "outputs"}
+    set_by_use = {"history", "stop_training", "stop_evaluating", "stop_predicting"}
+    return {*vars(keras.Model(name="any")), *set_by_use, "inputs", "outputs"}
 
 
 @contextlib.contextmanager

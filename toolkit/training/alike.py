@@ -89,6 +89,8 @@ def why_alone(member: Member, table: Table) -> str:
     if len(model.outputs) > 1:  # Keras weighs the loss of each by sizes that it knows, or does not
         return "it has several outputs"
     settings = member.settings
+    if settings.epochs <= settings.initial_epoch:
+        return "there is no epoch to train"
     if settings.validation_steps is not None or settings.validation_freq != 1:
         return "validation_steps or validation_freq is set"
     if model.steps_per_execution != 1:

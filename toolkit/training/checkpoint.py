@@ -227,8 +227,14 @@ def _check_resumable(member: Member, table: Table | None) -> None:
 
 
 def _variables(model: keras.Model) -> list[Any]:
-    """Return all that training changes, the states of random generators included."""
-    return [*model.trainable_variables, *model.non_trainable_variables, *model.optimizer.variables]
+    """Return all that training changes: weights, the states of random generators and of recurrent layers."""
+    states = [
+        state
+        for layer in _keras.all_layers(model)
+        for state in keras.tree.flatten(getattr(layer, "states", None) or [])
+        if isinstance(state, keras.Variable)  # of a stateful layer, which does not count it as its variable
+    ]
+    return [*model.trainable_variables, *model.non_trainable_variables, *states, *model.optimizer.variables]
 
 
 def _state_of(callback: keras.callbacks.Callback, settings: bool = False) -> dict[str, Any]:
