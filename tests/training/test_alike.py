@@ -56,8 +56,8 @@ LAYERS = {  # name: shape of the input, what stands between it and the last laye
 }
 MERGING = ["Concatenate", "Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum"]
 LABELS = {"BinaryCrossentropy", "Hinge", "SquaredHinge", "BinaryAccuracy", "AUC", "Precision", "Recall"}
-CLASSES = ["CategoricalCrossentropy", "CategoricalHinge", "CategoricalAccuracy", "TopKCategoricalAccuracy"]
-NUMBERS = ["SparseCategoricalCrossentropy", "SparseCategoricalAccuracy", "SparseTopKCategoricalAccuracy"]
+CLASSES = ["CategoricalCrossentropy", "CategoricalHinge", "CategoricalAccuracy"]
+NUMBERS = ["SparseCategoricalCrossentropy", "SparseCategoricalAccuracy"]
 
 
 def hold(caplog, build, x, y, **options):

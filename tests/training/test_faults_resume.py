@@ -14,7 +14,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from conftest import record_fault
+from conftest import ROOT, record_fault
 
 from toolkit import cross_validate, fit, fit_many, kfold
 from toolkit.training import checkpoint
@@ -134,9 +134,11 @@ def alone(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_killed_runs_give_the_numbers_of_an_undisturbed_one(kind, tmp_path):
     kills = 18
-    command = [sys.executable, __file__, kind, str(tmp_path / "run"), str(kills), "0"]
+    arguments = [kind, str(tmp_path / "run"), str(kills), "0"]
+    command = [sys.executable, "-m", "training.test_faults_resume", *arguments]
     (tmp_path / "run").mkdir()
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
+    result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert result.returncode == 0, result.stderr
     runs = [json.loads(line) for line in result.stdout.splitlines()]
     assert runs[-1]["kills"] == kills

@@ -36,8 +36,7 @@ METRICS = [  # means over rows, which do not depend on the size of a batch
     "MeanSquaredError", "MeanAbsoluteError", "MeanAbsolutePercentageError", "MeanSquaredLogarithmicError",
     "LogCoshError", "BinaryAccuracy", "CategoricalAccuracy", "SparseCategoricalAccuracy",
     "BinaryCrossentropy", "CategoricalCrossentropy", "SparseCategoricalCrossentropy", "KLDivergence",
-    "Poisson", "Hinge", "SquaredHinge", "CategoricalHinge", "CosineSimilarity", "TopKCategoricalAccuracy",
-    "SparseTopKCategoricalAccuracy",
+    "Poisson", "Hinge", "SquaredHinge", "CategoricalHinge", "CosineSimilarity",
 ]
 COUNTS = ["RootMeanSquaredError", "AUC", "Precision", "Recall"]  # metrics that keep sums of their own
 OPTIMIZERS = [  # all that work element by element
