@@ -27,7 +27,8 @@ EXPECTED = {
     "rule_difference": (0, 1e-5),
     "test_accuracy": (0.93, 0.965),
 }
-QUICK = {"momentum": 0.8}
+# No option makes it shorter: a quick run is the whole lesson.
+QUICK = {}
 BATCH_SIZE = 128
 LEARNING_RATE = 0.1
 
@@ -47,16 +48,21 @@ def forward(weights: list, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def backward(weights: list, x: np.ndarray, y: np.ndarray) -> tuple[float, list[np.ndarray]]:
     """Return the loss and its gradients, by the chain rule, from the last layer to the first.
 
-    d_scores stands for the derivative of the loss by the scores, and so on.
+    d_scores stands for the derivative of the loss by the scores, and so on; d_hidden for the one by
+    what goes into the relu of the hidden layer.
     """
     _, _, output_kernel, _ = weights
     hidden, log_p = forward(weights, x)
     n = len(y)
     loss = -log_p[np.arange(n), y].mean()  # crossentropy: of the true class only
-    # Softmax and crossentropy together have a simple derivative: the probability, less 1 for the
-    # true class.
+    # The loss of a row is -score of the true class + log(sum of exp(score)). The derivative of that
+    # logarithm by a score is exp(score) / sum, the probability of its class; the first term adds -1
+    # for the true class. As the loss is the mean over n rows, each row's part is divided by n.
     true_class = np.eye(10, dtype="float32")[y]  # (n, 10), a single 1 in each row
     d_scores = (np.exp(log_p) - true_class) / n  # (n, 10)
+    # scores[i, k] is a bias plus the sum over j of hidden[i, j] * output_kernel[j, k]. So
+    # output_kernel[j, k] acts on the loss through every row i, and its derivative is the sum over i
+    # of hidden[i, j] * d_scores[i, k].
     d_output_kernel = hidden.T @ d_scores  # (128, 10)
     d_output_bias = d_scores.sum(axis=0)  # (10,)
     # Back through the output layer, then through relu, which passes nothing where it gave 0.
@@ -78,8 +84,9 @@ def update(
     else:  # most of the old velocity stays, like that of a ball that rolls downhill
         velocity[:] = momentum * velocity - LEARNING_RATE * gradient
     if rule in ("nesterov", "notes"):
-        # The weights are kept a step ahead, where the velocity alone will lead, so that the next
-        # gradient is the one from there.
+        # What is kept is not the weights w, but the point ahead, w + momentum * velocity, so that
+        # the next gradient is the one from there. A step moves w by the new velocity, and the point
+        # ahead therefore by momentum * (new velocity) - rate * gradient.
         weight += momentum * velocity - LEARNING_RATE * gradient
     else:
         weight += velocity
@@ -122,8 +129,9 @@ def main(run: Run, *, momentum: float = 0.9) -> None:
     x = x.reshape(-1, 784).astype("float32") / 255  # (60000, 28, 28) becomes (60000, 784)
     x_test = x_test.reshape(-1, 784).astype("float32") / 255
 
-    # 2. Baselines: always the most frequent digit, and a linear model on 5,000 of the images.
-    # (run.score prints a score, beside the range in which it is expected.)
+    # 2. Baselines: always the most frequent digit, and a linear model on 5,000 of the images. Its C
+    # keeps the weights small, its tol ends the search early. (run.score prints a score, beside the
+    # range in which it is expected, if it has one.)
     run.score(baseline_accuracy=np.mean(y_test == np.bincount(y).argmax()))
     linear = LogisticRegression(C=0.1, tol=1e-3).fit(x[:5000], y[:5000])
     run.score(linear_accuracy=linear.score(x_test, y_test))
@@ -147,7 +155,8 @@ def main(run: Run, *, momentum: float = 0.9) -> None:
     run.score(gradient_difference=largest_difference(ours, theirs))
 
     # 4. Twenty steps by each rule, from the same first weights, in NumPy and in Keras. (toolkit.fit
-    # is model.fit with the same arguments, only sooner.)
+    # is model.fit with the same arguments, only faster: one call of TensorFlow takes many steps,
+    # where model.fit makes a call for each batch.)
     optimizers = {
         "sgd": keras.optimizers.SGD(learning_rate=LEARNING_RATE),
         "momentum": keras.optimizers.SGD(learning_rate=LEARNING_RATE, momentum=momentum),

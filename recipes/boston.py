@@ -28,13 +28,15 @@ EXPECTED = {
     "cv_mae": (2.1, 2.6),
     "test_mae": (2.1, 3.1),
 }
+# A short run to check that everything works; its scores mean nothing.
 QUICK = {"folds": 2, "epochs": 5}
 
 
 def build_model(x_train: np.ndarray, units: int, loss: str) -> keras.Model:
     """Build and compile a network that turns the features of a house into its price.
 
-    The last layer has no activation, because a sigmoid or a relu would keep it from some prices.
+    The last layer has no activation. A sigmoid would keep it below 1; a relu passes no gradient
+    back while its sum is negative, so that it might give 0 for ever.
     """
     # The columns have very different sizes (NOX about 0.5, TAX about 400). The first layer brings
     # each to mean 0 and deviation 1. It may know the training rows only: the mean of validation
@@ -135,7 +137,7 @@ def main(
         epochs=best_epochs,
         batch_size=batch_size,
         callbacks=[run.log()],  # writes each epoch's scores into history.csv
-        checkpoint=run.keep("all"),
+        checkpoint=run.keep("all"),  # a name beside that of the folds, for --resume
     )
     scores = model.evaluate(x_test, y_test, verbose=0, return_dict=True)
     run.score(test_mae=scores["mae"])

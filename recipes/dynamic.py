@@ -19,6 +19,7 @@ from toolkit.run import Run, cli
 
 # Seeds 0 to 9: test_mae 2.59 to 3.08.
 EXPECTED = {"ways_difference": (0, 1e-3), "test_mae": (2.4, 3.3), "loaded_difference": (0, 0)}
+# A short run to check that everything works; its scores mean nothing.
 QUICK = {"epochs": 5}
 
 
@@ -32,13 +33,14 @@ class PriceModel(keras.Model):
         self.tolerance = tolerance
         self.way = way
         self.hidden = [layers.Dense(units=64, activation="relu") for _ in range(hidden_layers)]
-        # The gain keeps the weights small, so that each time h changes less than the time before.
+        # An orthogonal matrix turns h and keeps its length; with this gain it halves that. So, at
+        # first, each time h changes at most half as much as the time before, and settles.
         small = keras.initializers.Orthogonal(gain=0.5)
         self.again = layers.Dense(units=64, use_bias=False, kernel_initializer=small)
         self.price = layers.Dense(units=1)
 
     def build(self, input_shape):
-        """Make the weights of every layer: loading would leave those that are missing at random."""
+        """Make the weights of every layer, for loading to put the saved numbers into them."""
         shape = input_shape
         for layer in [*self.hidden, self.again, self.price]:
             layer.build(shape)
@@ -53,17 +55,24 @@ class PriceModel(keras.Model):
         }
 
     def call(self, x):
-        # Settings are plain Python values, so plain `for` and `if` do for them: they are decided
-        # once, when Keras makes a graph of this function.
+        # In `fit` Python does not run this for every batch. Keras calls it at first only, with
+        # tensors that have a shape but no numbers yet, and TensorFlow writes down each operation:
+        # this list is the graph, which it then runs for every batch, without Python. Settings are
+        # plain Python values, so plain `for` and `if` do for them: they are decided once, for the
+        # graph.
         for layer in self.hidden:
             x = layer(x)  # (batch, 64)
         if self.way == "ops":
             h = self.settle_by_ops(x)
         elif self.way == "tf.function":
-            # Keras does not translate the loop of `settle` for its graph. AutoGraph does.
+            # tf.function makes a graph of a function, after its AutoGraph has rewritten the Python
+            # code: a `while` that asks a tensor becomes an operation that loops within the graph.
+            # Keras makes its own graphs without AutoGraph, so it has to be asked for here.
             h = tf.function(self.settle)(x)
         else:
-            h = self.settle(x)  # works only where no graph is made: with run_eagerly=True
+            # A plain `while` asks Python for a yes or no, which a tensor without numbers cannot
+            # give. It works only where no graph is made: with run_eagerly=True.
+            h = self.settle(x)
         return self.price(h)  # (batch, 1)
 
     def step(self, x, h):
@@ -109,7 +118,8 @@ def main(run: Run, *, hidden_layers: int = 1, tolerance: float = 1e-3, epochs: i
     x = standardize(x)
     x_test = standardize(x_test)
 
-    # 2. Baselines: guess the mean price every time, and a linear model.
+    # 2. Baselines: guess the mean price every time, and a linear model. (run.score prints a score,
+    #    beside the range in which it is expected, if it has one.)
     run.score(baseline_mae=np.abs(y_test - y.mean()).mean())
     linear = LinearRegression().fit(x, y)
     run.score(linear_mae=np.abs(y_test - linear.predict(x_test)).mean())
@@ -131,8 +141,10 @@ def main(run: Run, *, hidden_layers: int = 1, tolerance: float = 1e-3, epochs: i
     # ptp is the largest minus the smallest: here of three predictions for the same house.
     run.score(ways_difference=np.ptp(predictions, axis=0).max())
 
-    # 4. Train the first of them on. The callback puts the weights of the best epoch back at the
-    #    end. toolkit.fit is model.fit, one compiled call an epoch.
+    # 4. Train the first of them on. toolkit.fit is model.fit with the same arguments, only faster:
+    #    one call of TensorFlow takes many steps, where model.fit makes a call for each batch. With
+    #    patience=epochs the callback never stops early, and only puts the weights of the best epoch
+    #    back.
     model = models[0]
     best_weights = keras.callbacks.EarlyStopping(
         monitor="val_mae",

@@ -26,11 +26,14 @@ EXPECTED = {
     "test_accuracy": (0.86, 0.895),
     "subclass_difference": (0, 1e-4),
 }
+# A short run to check that everything works; its scores mean nothing.
 QUICK = {"epochs": 2}
 
 
 def build_model() -> keras.Model:
     """Build a graph that tells a block's price, and whether it is dear, from it and a neighbor."""
+    # An Input is a tensor without numbers. It says the shape of what will come, and what is called
+    # on it becomes part of the graph.
     block = keras.Input(shape=(8,), name="block")
     neighbor = keras.Input(shape=(8,), name="neighbor")
 
@@ -63,6 +66,8 @@ class Subclassed(keras.Model):
 
     def __init__(self):
         super().__init__()
+        # The weights lie in the order of these lines, which is the order that they have in the
+        # graph. There dear comes before price, because Keras sorts the outputs by their names.
         self.describe = layers.Dense(64, activation="relu")
         self.deep = layers.Dense(64, activation="relu")
         self.dear = layers.Dense(1, activation="sigmoid")
@@ -134,8 +139,9 @@ def main(run: Run, *, dear_weight: float = 10, epochs: int = 100) -> None:
         restore_best_weights=True,
     )
     print(f"Training for {epochs} epochs, which takes some seconds ...")
-    # toolkit.fit is model.fit with the same arguments, only sooner: each epoch is one compiled
-    # call. A checkpoint lets a run that was interrupted go on (--resume).
+    # toolkit.fit is model.fit with the same arguments, only faster: one call of TensorFlow takes
+    # many steps, where model.fit makes a call for each batch. A checkpoint lets a run that was
+    # interrupted go on (--resume).
     history = toolkit.fit(
         model,
         inputs,

@@ -27,6 +27,7 @@ EXPECTED = {
     "linear_accuracy": (0.87, 0.89),
     "test_accuracy": (0.865, 0.895),
 }
+# A short run to check that everything works; its scores mean nothing.
 QUICK = {"epochs": 2}
 NUM_WORDS = 10_000  # the most frequent words; every other word counts as unknown
 
@@ -39,6 +40,9 @@ def build_model(hidden_layers: int, units: int, activation: str, loss: str) -> k
         model.add(layers.Dense(units, activation=activation))
     # The sigmoid turns any number into one between 0 and 1, which can be read as a probability.
     model.add(layers.Dense(1, activation="sigmoid"))
+    # The loss "binary_crossentropy" is -log of the probability that was given to the right answer.
+    # "rmsprop" is gradient descent that divides the step of each weight by the recent size of its
+    # gradients.
     model.compile(optimizer="rmsprop", loss=loss, metrics=["accuracy"])
     return model
 
@@ -75,6 +79,8 @@ def main(
     # that occurs in it, and 0 for all others. Where a word stands, and how often, is lost.
     x = toolkit.multi_hot(reviews, NUM_WORDS)  # (25000, 10000), uint8
     # Nearly all of these numbers are 0. A sparse matrix stores only the ones, and means the same.
+    # The model takes either. In training it meets every row many times, so the numbers lie ready,
+    # in 250 MB; the test rows, needed but at the end, take far less room.
     x_test = toolkit.multi_hot(test_reviews, NUM_WORDS, sparse=True)  # (25000, 10000)
 
     # 2. Baselines: always the more frequent answer, and a linear model on the same vectors, whose
@@ -90,8 +96,9 @@ def main(
     # are scored, but no weight learns from them. (validation_split takes the last rows, so the
     # rows must come shuffled, as these do.)
     model = build_model(hidden_layers, units, activation, loss)
-    # toolkit.fit is model.fit with the same arguments, only sooner: each epoch is one compiled
-    # call. A checkpoint lets a run that was interrupted go on (--resume).
+    # toolkit.fit is model.fit with the same arguments, only faster: one call of TensorFlow takes
+    # many steps, where model.fit makes a call for each batch. A checkpoint lets a run that was
+    # interrupted go on (--resume).
     history = toolkit.fit(
         model,
         x,
@@ -127,7 +134,7 @@ def main(
         y,
         epochs=best_epochs,
         batch_size=batch_size,
-        checkpoint=run.keep("all"),
+        checkpoint=run.keep("all"),  # a name beside the first training's, for --resume
     )
     scores = model.evaluate(x_test, y_test, batch_size=batch_size, verbose=0, return_dict=True)
     run.score(test_accuracy=scores["accuracy"])

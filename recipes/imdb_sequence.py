@@ -30,6 +30,7 @@ EXPECTED = {
     "linear_accuracy": (0.87, 0.89),
     "test_accuracy": (0.855, 0.885),
 }
+# A short run to check that everything works; its scores mean nothing.
 QUICK = {"epochs": 1, "maxlen": 50}
 NUM_WORDS = 10_000
 
@@ -39,7 +40,11 @@ def build_reader(cell: str, bidirectional: bool) -> keras.Layer:
     # The mean of the vectors knows nothing of their order.
     if cell == "pooling":
         return layers.GlobalAveragePooling1D()
-    # A recurrent cell reads word after word. Its state, 32 numbers, is all that it remembers.
+    # A recurrent cell reads word after word. Its state, 32 numbers, is all that it remembers. A
+    # SimpleRNN makes all of it anew at each word, from the word and the old state, so old words
+    # soon fade. A GRU has gates, numbers from 0 to 1 that say how much of each entry to keep and
+    # how much to replace. An LSTM has gates, too, and a second state, only for what it is to
+    # remember.
     if cell == "rnn":
         reader = layers.SimpleRNN(units=32)
     elif cell == "gru":
@@ -56,6 +61,8 @@ def build_model(cell: str, bidirectional: bool) -> keras.Model:
     # Each word number has a vector of its own, which is trained like any weight. With mask_zero the
     # layers above skip the padding, whose number is 0.
     model.add(layers.Embedding(NUM_WORDS, 32, mask_zero=True, name="words"))  # (batch, words, 32)
+    # In training SpatialDropout1D sets 40% of the 32 entries to 0, the same ones for all words of a
+    # review. Dropout, below, does it to single entries. No weight can rely on one entry alone.
     model.add(layers.SpatialDropout1D(rate=0.4))
     model.add(build_reader(cell, bidirectional))  # (batch, 32), or 64 if bidirectional
     model.add(layers.Dropout(rate=0.4))
@@ -94,7 +101,8 @@ def main(
     x_test = keras.utils.pad_sequences(test_reviews, maxlen=maxlen)  # (25000, maxlen)
 
     # 2. Baselines: always the more frequent answer, and a linear model that knows which words occur
-    #    in the whole review, but not where.
+    #    in the whole review, but not where. Its alpha keeps the weights of rare words small.
+    #    (run.score prints a score, beside the range in which it is expected, if it has one.)
     frequent = np.bincount(y).argmax()
     run.score(baseline_accuracy=np.mean(y_test == frequent))
     hot = toolkit.multi_hot(reviews, NUM_WORDS, sparse=True)  # (25000, 10000), zeros left out
@@ -102,8 +110,10 @@ def main(
     linear = RidgeClassifier(alpha=300).fit(hot.astype("float32"), y)
     run.score(linear_accuracy=linear.score(test_hot, y_test))
 
-    # 3. Train, and watch the last fifth of the rows. The callback puts the weights of the best
-    #    epoch back at the end. toolkit.fit is model.fit, one compiled call an epoch.
+    # 3. Train, and watch the last fifth of the rows. toolkit.fit is model.fit with the same
+    #    arguments, only faster: one call of TensorFlow takes many steps, where model.fit makes a
+    #    call for each batch. With patience=epochs the callback never stops early, and only puts the
+    #    weights of the best epoch back.
     model = build_model(cell, bidirectional)
     best_weights = keras.callbacks.EarlyStopping(
         monitor="val_accuracy",

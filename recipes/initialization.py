@@ -22,20 +22,26 @@ from toolkit.run import Run, cli
 
 # Seeds 0 to 4: glorot_ratio 4e-12 to 9e-12, he_ratio 0.7 to 1.3, test_accuracy 0.789 to 0.803.
 EXPECTED = {"glorot_ratio": (0, 1e-6), "he_ratio": (0.02, 50), "test_accuracy": (0.76, 0.83)}
+# A short run to check that everything works; its scores mean nothing.
 QUICK = {"hidden_layers": 3, "epochs": 1}
 
-# How much of the variance that comes in does a relu layer pass on? Each unit adds up n products
-# with its weights, which makes n times their variance, and relu takes away half. This share should
-# be 1: a share of 1/2 leaves a thousandth after ten layers.
+# How much of a signal's variance does a relu layer pass on? Let n be the number of its inputs. A
+# unit adds up n products of an input and a weight, so its sum has n times the variance of a weight,
+# times the mean square of the inputs. Relu makes 0 of the negative sums, and so halves their mean
+# square. A layer thus passes on n/2 times the variance of its weights. This share should be 1: a
+# share of 1/2 leaves a thousandth after ten layers.
 STARTS = {
-    # Variance 1, whatever n is. Share: n/2.
+    # Variance 1, whatever n is. Share: n/2 under relu. A sigmoid cannot give more than 1: most of
+    # its outputs lie near 0 or 1, where its slope is nearly 0.
     "sigmoid_normal": ("sigmoid", initializers.RandomNormal(stddev=1.0)),
-    # Variance 2/(n + units), here 1/n. Share: 1/2 under relu. A sigmoid takes more from what comes
-    # back: its slope is 1/4 at most, so that a layer leaves no more than 1/16 of the variance.
+    # Variance 2/(n + units): 1/n where n = units. Share: 1/2 under relu. A sigmoid takes more from
+    # what comes back: its slope is 1/4 at most, so that a layer leaves no more than 1/16 of the
+    # variance.
     "sigmoid_glorot": ("sigmoid", initializers.GlorotNormal()),
     "relu_normal": ("relu", initializers.RandomNormal(stddev=1.0)),
     # Uniform within 1/sqrt(n), so of variance 1/(3n). Share: 1/6. Such are the weights of PyTorch's
     # Linear, which it draws by kaiming_uniform_(a=sqrt(5)); its biases are not 0, as they are here.
+    # Keras divides the scale by the "fan in", which is n, to get the variance.
     "relu_pytorch": (
         "relu",
         initializers.VarianceScaling(scale=1 / 3, mode="fan_in", distribution="uniform"),
@@ -50,10 +56,14 @@ def build_model(start: str, norm: bool, hidden_layers: int, units: int) -> keras
     activation, initializer = STARTS[start]
     model = keras.Sequential([keras.Input(shape=(784,))])
     for _ in range(hidden_layers):
-        # Every layer gets a copy of the initializer: the same one would draw the same weights.
+        # An initializer has a random seed, and draws the same weights each time. Every layer gets a
+        # clone of it, which has a seed of its own.
         model.add(layers.Dense(units, kernel_initializer=initializer.clone()))
         if norm:
-            # The low momentum lets its averages settle within the few steps of this training.
+            # In training it brings each unit's sums to mean 0 and variance 1 over the batch, and
+            # then scales and shifts them by two trained numbers: whatever the weights are, the
+            # signal stays of one size. For use after training it keeps moving averages of mean and
+            # variance. The low momentum lets these settle within the few steps of this training.
             model.add(layers.BatchNormalization(momentum=0.9))
         model.add(layers.Activation(activation))
     model.add(layers.Dense(10, activation="softmax"))
@@ -102,7 +112,9 @@ def main(run: Run, *, hidden_layers: int = 10, units: int = 100, epochs: int = 3
     x = (x - mean) / deviation
     x_test = (x_test - mean) / deviation
 
-    # 2. Baselines: always the most frequent class, and a linear model.
+    # 2. Baselines: always the most frequent class, and a linear model, whose alpha keeps its
+    # weights small. (run.score prints a score, beside the range in which it is expected, if it has
+    # one.)
     frequent = np.bincount(y[rows]).argmax()
     run.score(baseline_accuracy=np.mean(y_test == frequent))
     linear = RidgeClassifier(alpha=1000).fit(x[rows], y[rows])
@@ -125,8 +137,11 @@ def main(run: Run, *, hidden_layers: int = 10, units: int = 100, epochs: int = 3
     run.score(glorot_ratio=gradients["sigmoid_glorot"][0] / gradients["sigmoid_glorot"][-1])
     run.score(he_ratio=gradients["relu_he"][0] / gradients["relu_he"][-1])
 
-    # 4. Train all but one. toolkit.fit_many is model.fit for many, one compiled call an epoch.
-    del models["relu_normal"]  # its first loss is larger than any number that float32 can hold
+    # 4. Train all but one: with ten layers the first loss of relu_normal is about a billion, and
+    # after a step or two its weights are so far off that it gives NaN, or the same for each image.
+    # toolkit.fit_many does what model.fit would do for each net in turn, only faster: nets that are
+    # alike are trained together.
+    del models["relu_normal"]
     print(f"Training {len(models)} nets ...")
     histories = toolkit.fit_many(
         list(models.values()),

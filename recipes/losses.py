@@ -26,7 +26,8 @@ EXPECTED = {
     "mae_shift": (0, 1.5),
     "huber_shift": (0, 1),
 }
-QUICK = {"wrong_prices": 10}
+# No option makes it shorter: a quick run is the whole lesson.
+QUICK = {}
 
 # A table for each kind of target, from Keras's name to the formula: y is the target, p the
 # prediction. Keras's own formulas differ only in keeping logarithms and divisors away from 0.
@@ -82,7 +83,8 @@ def compare(formulas: dict, y: np.ndarray, p: np.ndarray) -> float:
         ours = formula(y, p)
         # Keras knows nearly every loss as a metric, too, but Huber's only as a loss.
         measure = keras.losses.huber if name == "huber" else keras.metrics.get(name)
-        theirs = np.mean(measure(y, p.astype("float32")))  # Keras gives a value for each row
+        # The metrics return the mean over the rows, Huber's loss a value for each row.
+        theirs = np.mean(measure(y, p.astype("float32")))
         print(f"  {name:<34} formula {ours:9.5f}, Keras {theirs:9.5f}")
         largest = max(largest, abs(ours - theirs) / max(1, ours))
     return largest
@@ -112,7 +114,9 @@ def main(run: Run, *, wrong_prices: int = 20) -> None:
         wrong_prices: Prices that get a zero too many.
     """
     # 1. Quantities. Which output layer and loss does such a target want? And does each formula give
-    # what Keras gives? Random targets and predictions will do. (The prices wait for step 6.)
+    # what Keras gives? Random targets and predictions will do. (The prices wait for step 6.) The
+    # head of a network is its end: toolkit.head looks at targets, and names the output layer, the
+    # loss and the metric that they want.
     data = run.data.boston_housing()
     random = np.random.default_rng(run.seed)
     y, p = random.uniform(low=1, high=9, size=(2, 500, 1))  # y and p: (500, 1)
@@ -143,6 +147,8 @@ def main(run: Run, *, wrong_prices: int = 20) -> None:
 
     # 5. CTC. In speech there are, say, 4 moments of sound and only 2 letters, and nobody says which
     # moment stands for which letter. The loss adds up every way in which they may spell the word.
+    # Logits are scores that softmax turns into probabilities. Keras's loss takes logits, and does
+    # that itself; our formula takes the probabilities.
     logits = random.normal(size=(4, 3)).astype("float32")  # 4 steps; a blank, "a" and "b"
     alignments, ours = ctc([1, 2], np.array(keras.ops.softmax(logits)))
     theirs = float(keras.losses.CTC()(np.array([[1, 2]]), logits[np.newaxis]))
@@ -150,7 +156,8 @@ def main(run: Run, *, wrong_prices: int = 20) -> None:
     letters = np.array(["-", "a", "b"])  # the blank is written as a dash
     spelled = ["".join(letters[list(alignment)]) for alignment in alignments]
     print(f'{len(spelled)} ways to write "ab" in 4 steps: {" ".join(spelled)}')
-    run.score(difference=max(differences))  # printed beside the range in which it is expected
+    # run.score prints a score, beside the range in which it is expected, if it has one.
+    run.score(difference=max(differences))
 
     # 6. Outliers. If you had to guess one and the same price for all houses, which guess has the
     # lowest loss? And how far is it pulled away by some prices with a zero too many?

@@ -27,6 +27,7 @@ EXPECTED = {
     "linear_accuracy": (0.9, 0.91),
     "test_accuracy": (0.974, 0.984),
 }
+# A short run to check that everything works; its scores mean nothing.
 QUICK = {"epochs": 2}
 
 
@@ -43,8 +44,11 @@ def build_model(units: int, one_hot: bool) -> keras.Model:
             layers.Dense(10, activation="softmax"),
         ]
     )
-    # Both losses are the same formula. "Sparse" only says that a label comes as an integer.
+    # Both losses are the same formula, -log of the probability of the true class. "Sparse" only
+    # says that a label comes as an integer.
     loss = "categorical_crossentropy" if one_hot else "sparse_categorical_crossentropy"
+    # "rmsprop" is gradient descent that divides the step of each weight by the recent size of its
+    # gradients.
     model.compile(optimizer="rmsprop", loss=loss, metrics=["accuracy"])
     return model
 
@@ -96,8 +100,9 @@ def main(
     # 3. Training, on five sixths of the images. The rest are for validation: after each epoch they
     # are scored, but no weight learns from them. (validation_split takes the last rows.)
     model = build_model(units, one_hot)
-    # toolkit.fit is model.fit with the same arguments, only sooner: each epoch is one compiled
-    # call. A checkpoint lets a run that was interrupted go on (--resume).
+    # toolkit.fit is model.fit with the same arguments, only faster: one call of TensorFlow takes
+    # many steps, where model.fit makes a call for each batch. A checkpoint lets a run that was
+    # interrupted go on (--resume).
     history = toolkit.fit(
         model,
         x,
@@ -123,7 +128,7 @@ def main(
         targets,
         epochs=best_epochs,
         batch_size=batch_size,
-        checkpoint=run.keep("all"),
+        checkpoint=run.keep("all"),  # a name beside the first training's, for --resume
     )
     scores = model.evaluate(x_test, test_targets, verbose=0, return_dict=True)
     run.score(test_accuracy=scores["accuracy"])

@@ -25,6 +25,7 @@ EXPECTED = {
     "linear_accuracy": (0.9, 0.91),
     "test_accuracy": (0.99, 0.994),
 }
+# A short run to check that everything works; its scores mean nothing.
 QUICK = {"epochs": 1}
 
 
@@ -49,6 +50,8 @@ def build_model(batch_normalization: bool, dropout: float) -> keras.Model:
     first = layers.Conv2D(filters=16, kernel_size=5, strides=2, use_bias=bias, name="first")
     add_maps(model, first, batch_normalization)  # (batch, 12, 12, 16)
 
+    # The image is by then one of 16 maps, as a color image is one of 3 channels: a filter sees all
+    # of them, and has 3 x 3 x 16 weights.
     second = layers.Conv2D(filters=32, kernel_size=3, use_bias=bias, name="second")
     add_maps(model, second, batch_normalization)  # (batch, 10, 10, 32)
     model.add(layers.MaxPooling2D(pool_size=2))  # the largest of four neighbors: (batch, 5, 5, 32)
@@ -91,7 +94,9 @@ def main(
     x = flat.reshape(-1, 28, 28, 1)  # a convolution wants height, width and channels
     x_test = test_flat.reshape(-1, 28, 28, 1)
 
-    # 2. Baselines: always the most frequent class, and a linear model on 5,000 of the images.
+    # 2. Baselines: always the most frequent class, and a linear model on 5,000 of the images. Its C
+    #    keeps the weights small, its tol ends the search early. (run.score prints a score, beside
+    #    the range in which it is expected, if it has one.)
     frequent = np.bincount(y).argmax()
     run.score(baseline_accuracy=np.mean(y_test == frequent))
     linear = LogisticRegression(C=0.1, tol=1e-3).fit(flat[:5000] / 255, y[:5000])
@@ -114,8 +119,9 @@ def main(
         metrics=["accuracy"],
     )
 
-    # 4. Train, and watch the last sixth of the rows. toolkit.fit is model.fit, one compiled call an
-    #    epoch.
+    # 4. Train, and watch the last sixth of the rows. toolkit.fit is model.fit with the same
+    #    arguments, only faster: one call of TensorFlow takes many steps, where model.fit makes a
+    #    call for each batch.
     history = toolkit.fit(
         model,
         x,

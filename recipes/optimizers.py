@@ -22,18 +22,26 @@ from toolkit.run import Run, cli
 
 # Seeds 0 to 9: test_accuracy 0.904 to 0.924.
 EXPECTED = {"test_accuracy": (0.89, 0.94)}
+# A short run to check that everything works; its scores mean nothing.
 QUICK = {"round_epochs": 1}
 RATES = [0.0001, 0.001, 0.01, 0.1, 1.0]
-# What makes each optimizer of a learning rate, and a good rate for the valley.
+# For each optimizer a function that makes it, with a learning rate, and a good rate for the valley.
 OPTIMIZERS = {
+    # A step against the gradient, of rate * gradient.
     "SGD": (lambda rate: optimizers.SGD(learning_rate=rate), 0.035),
+    # To that step it adds 0.9 of the step before, as a ball rolls on.
     "momentum": (lambda rate: optimizers.SGD(learning_rate=rate, momentum=0.9), 0.01),
+    # The same, with the gradient from a point ahead, to which the momentum alone would lead.
     "Nesterov": (
         lambda rate: optimizers.SGD(learning_rate=rate, momentum=0.9, nesterov=True),
         0.01,
     ),
+    # Divides the step of each weight by the root of the sum of its squared gradients so far, which
+    # makes up for how steep its direction is. The sum grows, so all steps shrink.
     "Adagrad": (lambda rate: optimizers.Adagrad(learning_rate=rate), 0.5),
+    # The same with a moving average in place of the sum: it forgets, and the steps need not shrink.
     "RMSprop": (lambda rate: optimizers.RMSprop(learning_rate=rate), 0.1),
+    # RMSprop with momentum: the step follows a moving average of the gradients.
     "Adam": (lambda rate: optimizers.Adam(learning_rate=rate), 0.2),
 }
 
@@ -94,7 +102,9 @@ def main(run: Run, *, epochs: int = 1, round_epochs: int = 2) -> None:
     x_test = test_images.reshape(-1, 784).astype("float32") / 255  # (10000, 784)
     rows, watched = np.split(np.arange(len(x)), [len(x) * 5 // 8])  # 5000 to train on, 3000 not
 
-    # 2. Baselines: always the most frequent class, and a linear model.
+    # 2. Baselines: always the most frequent class, and a linear model, whose alpha keeps its
+    #    weights small. (run.score prints a score, beside the range in which it is expected, if it
+    #    has one.)
     frequent = np.bincount(y[rows]).argmax()
     run.score(baseline_accuracy=np.mean(y_test == frequent))
     linear = RidgeClassifier(alpha=100).fit(x[rows], y[rows])
@@ -104,8 +114,8 @@ def main(run: Run, *, epochs: int = 1, round_epochs: int = 2) -> None:
     paths = {name: walk(make(rate)) for name, (make, rate) in OPTIMIZERS.items()}
     run.figure("valley.png", draw_paths(paths))
 
-    # 4. The same six on a net, each with five learning rates. toolkit.fit_many is model.fit for
-    #    many models, one compiled call an epoch.
+    # 4. The same six on a net, each with five learning rates. toolkit.fit_many does what model.fit
+    #    would do for each net in turn, only faster: nets that are alike are trained together.
     models = build_grid()
     print(f"Training {len(models)} nets ...")
     histories = toolkit.fit_many(
@@ -122,7 +132,9 @@ def main(run: Run, *, epochs: int = 1, round_epochs: int = 2) -> None:
     run.figure("rates.png", draw_rates(table, epochs))
 
     # 5. Rounds: train on with the best for as long as the validation loss falls. A second `fit`
-    #    goes on where the first one stopped, for model and optimizer keep what they have learned.
+    #    goes on where the first one stopped, for the model keeps its weights, and the optimizer its
+    #    velocity or moving averages. (toolkit.fit is model.fit with the same arguments, only
+    #    faster: one call of TensorFlow takes many steps, where model.fit makes a call a batch.)
     model = models[losses.argmin()]
     curves = histories[losses.argmin()].history
     loss = losses.min()

@@ -28,6 +28,7 @@ EXPECTED = {
     "test_xor": (0.2, 0.8),
     "test_accuracy": (0.98, 1),
 }
+# A short run to check that everything works; its scores mean nothing.
 QUICK = {"epochs": 3}
 LEARNING_RATE = 0.1
 
@@ -51,6 +52,7 @@ def train_perceptron(x: np.ndarray, y: np.ndarray, epochs: int) -> np.ndarray:
         mistakes = 0
         for point, target in zip(x, y, strict=True):
             error = int(target) - int(fires(point, weights))  # 0 for a right answer, else 1 or -1
+            # Adding the point raises its own weighted sum, subtracting it lowers it: toward target.
             weights += LEARNING_RATE * error * np.append(point, 1)
             mistakes += abs(error)
     print(f"  Epoch {epoch}: {mistakes} mistakes, weights and bias {weights.round(2)}")
@@ -79,6 +81,8 @@ def build_model(units: int, activation) -> keras.Model:
             layers.Dense(1, activation="sigmoid"),
         ]
     )
+    # Adam is gradient descent with a step size of its own for each weight. The loss is -log of the
+    # probability that the model gave to the right answer: 0 if that was 1, and large near 0.
     model.compile(
         optimizer=keras.optimizers.Adam(learning_rate=0.05),
         loss="binary_crossentropy",
@@ -132,12 +136,14 @@ def main(run: Run, *, units: int = 8, epochs: int = 40, noise: float = 0.1) -> N
 
     # 4. Two layers, trained by gradients. How far does training move the weights of the hidden
     # layer? With steps not at all: a small change of a weight changes no unit's answer, so the
-    # gradient is 0. A sigmoid is a step made smooth, and relu has a slope on one side: both learn.
+    # gradient is 0. A sigmoid is a step made smooth, and relu, max(z, 0), has slope 1 above 0: both
+    # learn. (Keras calls the weights of a layer, without its biases, the kernel.)
     print(f"Training two layers for {epochs} epochs, with step, sigmoid and relu ...")
     for name, activation in {"step": step, "sigmoid": "sigmoid", "relu": "relu"}.items():
         model = build_model(units, activation)
         first_kernel = model.get_weights()[0]  # (2, 8), before training
-        # toolkit.fit is model.fit with the same arguments, only sooner.
+        # toolkit.fit is model.fit with the same arguments, only faster: one call of TensorFlow
+        # takes many steps, where model.fit makes a call for each batch.
         toolkit.fit(
             model,
             x,
@@ -150,7 +156,7 @@ def main(run: Run, *, units: int = 8, epochs: int = 40, noise: float = 0.1) -> N
         )
         moved = np.abs(model.get_weights()[0] - first_kernel).max()
         run.score(**{f"{name}_kernel_moved": moved})
-        if name != "step":  # whose hidden layer is still as it was drawn
+        if name != "step":  # whose hidden layer still has its first, random weights
             probability = model.predict(plane, batch_size=1000, verbose=0)[:, 0]  # (40000,)
             answers[f"XOR, {name}"] = probability > 0.5
 

@@ -28,6 +28,7 @@ EXPECTED = {
     "cured_val_loss": (0.3, 0.345),
     "test_accuracy": (0.85, 0.88),
 }
+# A short run to check that everything works; its scores mean nothing.
 QUICK = {"epochs": 2}
 NUM_WORDS = 5000
 
@@ -61,7 +62,10 @@ def build_model(
 
 def build_models(units: int, penalty: float, rate: float) -> dict[str, keras.Model]:
     """The network without a cure, and with each of nine."""
-    # L1 adds the sum of absolute values to the loss, L2 the sum of squares, times a small number.
+    # L1 adds a sum of absolute values to the loss, L2 a sum of squares, times a small number. The
+    # sum is over a layer's weights, its biases or its activations (of these, the mean over the
+    # rows). A large weight must then be worth its penalty: one that serves many reviews is, one
+    # that knows a single review by heart is not.
     l1 = regularizers.L1(penalty / 10)
     l2 = regularizers.L2(penalty)
     return {
@@ -76,6 +80,9 @@ def build_models(units: int, penalty: float, rate: float) -> dict[str, keras.Mod
         "activity": build_model(units, activity=l2),
         "dropout": build_model(units, rate=rate),
         "dropout of rows": build_model(units, rate=rate, noise_shape=(None, 1)),
+        # Each unit's sums are brought to mean 0 and deviation 1 over the batch. So what a review
+        # gives depends on the others of its batch, and no two epochs show it alike: a kind of
+        # noise.
         "batch norm": build_model(units, norm=True),
     }
 
@@ -107,7 +114,9 @@ def main(
     x_test = toolkit.multi_hot(test_reviews, NUM_WORDS)  # (25000, 5000)
     y_test = test_labels.reshape(-1, 1)
 
-    # 2. Baselines: always the more frequent answer, and a linear model with an L2 penalty.
+    # 2. Baselines: always the more frequent answer, and a linear model with an L2 penalty, which a
+    #    small C makes strong. (run.score prints a score, beside the range in which it is
+    #    expected, if it has one.)
     frequent = np.bincount(y[:, 0]).argmax()
     run.score(baseline_accuracy=np.mean(y_test == frequent))
     linear = LogisticRegression(C=0.01).fit(csr_array(x, dtype="float32"), y[:, 0])
@@ -115,7 +124,8 @@ def main(
 
     # 3. Train them all. Early stopping is no part of a model, but a callback: it ends the training
     #    after 3 epochs without a lower loss, and puts the weights of the best epoch back.
-    #    toolkit.fit is model.fit, one compiled call an epoch.
+    #    toolkit.fit is model.fit with the same arguments, only faster: one call of TensorFlow takes
+    #    many steps, where model.fit makes a call for each batch.
     models = build_models(units, penalty, rate)
     curves = {}
     for name, model in models.items():

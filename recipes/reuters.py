@@ -28,6 +28,7 @@ EXPECTED = {
     "linear_accuracy": (0.8, 0.82),
     "test_accuracy": (0.775, 0.81),
 }
+# A short run to check that everything works; its scores mean nothing.
 QUICK = {"epochs": 2}
 NUM_WORDS = 10_000  # the most frequent words; every other word counts as unknown
 TOPICS = 46
@@ -37,6 +38,7 @@ def build_model(units: int, one_hot: bool) -> keras.Model:
     """Build and compile a network that turns a newswire into a probability for each topic."""
     model = keras.Sequential(
         [
+            # The rows come as a sparse matrix, which stores only what is not 0: see step 2.
             keras.Input(shape=(NUM_WORDS,), sparse=True),
             # What a layer drops, no later layer can bring back. With fewer units than there are
             # topics, a hidden layer becomes a bottleneck: try --units 4.
@@ -46,8 +48,11 @@ def build_model(units: int, one_hot: bool) -> keras.Model:
             layers.Dense(TOPICS, activation="softmax"),
         ]
     )
-    # Both losses are the same formula. "Sparse" here only says that a label comes as an integer.
+    # Both losses are the same formula, -log of the probability of the true class. "Sparse" here
+    # only says that a label comes as an integer.
     loss = "categorical_crossentropy" if one_hot else "sparse_categorical_crossentropy"
+    # "rmsprop" is gradient descent that divides the step of each weight by the recent size of its
+    # gradients.
     model.compile(optimizer="rmsprop", loss=loss, metrics=["accuracy"])
     return model
 
@@ -87,9 +92,9 @@ def main(
     test_targets = encode_labels(y_test, one_hot)
 
     # 3. Baselines: always the largest topic, a random guess, and a linear model on the same
-    # vectors, whose alpha keeps the weights of rare words small. The random guess has each topic as
-    # often as it occurs, because it is the truth, shuffled. (run.score prints a score, beside the
-    # range in which it is expected.)
+    # vectors, whose alpha keeps the weights of rare words small, and whose tol ends the search
+    # early. The random guess has each topic as often as it occurs, because it is the truth,
+    # shuffled. (run.score prints a score, beside the range in which it is expected.)
     run.score(baseline_accuracy=np.mean(y_test == np.bincount(y).argmax()))
     shuffled = np.random.default_rng(run.seed).permutation(y_test)
     run.score(baseline_random_accuracy=np.mean(y_test == shuffled))
@@ -99,8 +104,9 @@ def main(
     # 4. Training, on eight ninths of the newswires. The rest are for validation: after each epoch
     # they are scored, but no weight learns from them. (validation_split takes the last rows.)
     model = build_model(units, one_hot)
-    # toolkit.fit is model.fit with the same arguments, only sooner: each epoch is one compiled
-    # call. A checkpoint lets a run that was interrupted go on (--resume).
+    # toolkit.fit is model.fit with the same arguments, only faster: one call of TensorFlow takes
+    # many steps, where model.fit makes a call for each batch. A checkpoint lets a run that was
+    # interrupted go on (--resume).
     history = toolkit.fit(
         model,
         x,
@@ -127,7 +133,7 @@ def main(
         targets,
         epochs=best_epochs,
         batch_size=batch_size,
-        checkpoint=run.keep("all"),
+        checkpoint=run.keep("all"),  # a name beside the first training's, for --resume
     )
     scores = model.evaluate(x_test, test_targets, verbose=0, return_dict=True)
     run.score(test_accuracy=scores["accuracy"])
@@ -151,7 +157,7 @@ def main(
             y_pred=guesses,
             labels=ten_largest,
             target_names=names,
-            zero_division=0,
+            zero_division=0,  # a topic that was never guessed has no precision: print 0 for it
         )
     )
 

@@ -25,6 +25,7 @@ EXPECTED = {
     "loaded_difference": (0, 0),
     "trained_difference": (0, 1e-4),
 }
+# A short run to check that everything works; its scores mean nothing.
 QUICK = {"epochs": 3}
 
 
@@ -84,12 +85,16 @@ def train(model: keras.Model, x: np.ndarray, y: np.ndarray, epochs: int, log, ch
         loss="mse",
         metrics=["mae"],
     )
+    # With patience=epochs it never stops early, and only puts the weights of the best epoch back.
     best_weights = keras.callbacks.EarlyStopping(
         monitor="val_mae",
         patience=epochs,
         restore_best_weights=True,
     )
-    # toolkit.fit is model.fit, one compiled call an epoch.
+    # toolkit.fit is model.fit with the same arguments, only faster: one call of TensorFlow takes
+    # many steps, where model.fit makes a call for each batch. The checkpoint is the toolkit's own,
+    # and not what this lesson means by saving.
+    # It lets a run that was interrupted go on (--resume).
     toolkit.fit(
         model,
         x,
@@ -116,7 +121,8 @@ def main(run: Run, *, epochs: int = 100) -> None:
     x_test = standardize(x_test)
     features = x.shape[1]
 
-    # 2. Baselines: guess the mean price every time, and a linear model.
+    # 2. Baselines: guess the mean price every time, and a linear model. (run.score prints a score,
+    #    beside the range in which it is expected, if it has one.)
     run.score(baseline_mae=np.abs(y_test - y.mean()).mean())
     linear = LinearRegression().fit(x, y)
     run.score(linear_mae=np.abs(y_test - linear.predict(x_test)).mean())

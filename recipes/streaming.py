@@ -29,6 +29,7 @@ from toolkit.run import Run, cli
 
 # Seeds 0 to 3: test_accuracy 0.799 to 0.805, memory_accuracy 0.794 to 0.804.
 EXPECTED = {"test_accuracy": (0.77, 0.82), "memory_accuracy": (0.77, 0.82)}
+# A short run to check that everything works; its scores mean nothing.
 QUICK = {"epochs": 1}
 Records = tfds.core.DatasetBuilder
 NUM_WORDS = 10_000
@@ -37,6 +38,7 @@ NUM_WORDS = 10_000
 def stream(records: Records, split: str, read: Read, buffer: int = 1) -> tf.data.Dataset:
     """Return batches of (x, y), shuffled as far as the buffer reaches."""
     config = tfds.ReadConfig(try_autocache=False)  # we choose what to cache, below
+    # as_supervised: rows as pairs (x, y), and not as dictionaries.
     rows = records.as_dataset(split, as_supervised=True, read_config=config)
     rows = rows.map(lambda x, y: (read(x), y))  # now x is a list of word numbers, or an array
     # The first epoch reads the files, the others read this cache. It lies in the memory; what is
@@ -48,7 +50,8 @@ def stream(records: Records, split: str, read: Read, buffer: int = 1) -> tf.data
     batches = rows.ragged_batch(32)  # ragged: texts are not of one length
     is_text = isinstance(batches.element_spec[0], tf.RaggedTensorSpec)
     if is_text:
-        # Only here do texts become vectors of 10,000 numbers: 32 of them fit into any memory.
+        # Only here do texts become multi-hot vectors: 10,000 numbers, a 1 for each word that
+        # occurs, and 0 for all others. 32 of them fit into any memory.
         batches = batches.map(lambda x, y: (toolkit.multi_hot(x, NUM_WORDS), y))
     batches = batches.prefetch(1)  # the next batch is made while the model trains on this one
     options = tf.data.Options()
@@ -87,6 +90,8 @@ def main(
         buffer: Rows among which the shuffle draws the next one.
     """
     # 1. Record files, with every word in them. The first run writes them, all others find them.
+    #    TFDS, TensorFlow Datasets, has a builder for each data set: it writes the files, and reads
+    #    them.
     data = load(run, dataset)
     folder = records_folder(run) / data.source
     print(f"Record files: {folder}")
@@ -135,7 +140,8 @@ def main(
     score(run, f"test_{head.metric}", scores[head.metric])
     toolkit.save(model, run.path("model.keras"))
 
-    # 5. The same in memory: all vectors at once, and toolkit.fit, one compiled call an epoch.
+    # 5. The same in memory: all vectors at once, and toolkit.fit, which is model.fit with the same
+    #    arguments, only faster: one call of TensorFlow takes many steps, not one a batch.
     model = build_model(shape, head)
     started = perf_counter()
     with PeakMemory() as held:
@@ -191,6 +197,7 @@ def print_cost(way: str, rows: int, started: float, memory: PeakMemory) -> None:
 
 def score(run: Run, name: str, value: float) -> None:
     """Record a score whose name depends on the data set: an accuracy, or a mean absolute error."""
+    # run.score prints a score, beside the range in which it is expected, if it has one.
     run.score(**{name: value})
 
 
@@ -200,6 +207,7 @@ def score_baselines(run: Run, metric: str, train: tuple, test: tuple) -> None:
     x = csr_array(x.reshape(len(x), -1), dtype="float32")
     x_test = csr_array(x_test.reshape(len(x_test), -1), dtype="float32")
     if metric == "mae":
+        # The alpha keeps the weights of the linear model small.
         guesses = Ridge(alpha=100).fit(x, y).predict(x_test)
         score(run, "baseline_mae", abs(y.mean() - y_test).mean())
         score(run, "linear_mae", abs(guesses - y_test).mean())

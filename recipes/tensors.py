@@ -21,6 +21,7 @@ from toolkit.run import Run, cli
 
 # Seeds 0 to 9: product_difference 1.5e-5 to 2.3e-5, the rounding of float32.
 EXPECTED = {"elementwise_difference": (0, 0), "product_difference": (0, 1e-3)}
+# A short run to check that everything works.
 QUICK = {"batch_size": 4}
 
 
@@ -139,10 +140,11 @@ def main(run: Run, *, batch_size: int = 128) -> None:
         compare("sum", [naive_add, np.add, ops.add], large, large[::-1]),
         compare("broadcast sum", [naive_add, np.add, ops.add], large, small),
     ]
+    # run.score prints a score, beside the range in which it is expected, if it has one.
     run.score(elementwise_difference=max(differences))
 
-    # 5. Products. A Dense layer is the last of them: each image, a row of 784 numbers, times a
-    # kernel of 32 columns, one for each unit.
+    # 5. Products. That of two matrices is what a Dense layer does: each image, a row of 784
+    # numbers, times a kernel, its weights, of 32 columns, one for each unit.
     rows = batch.reshape(-1, 784).astype("float32") / 255  # (128, 28, 28) becomes (128, 784)
     kernel = random.standard_normal((784, 32), dtype="float32")
     unit = kernel[:, 0]  # (784,)
@@ -155,7 +157,9 @@ def main(run: Run, *, batch_size: int = 128) -> None:
     run.score(product_difference=max(differences))
 
     # 6. What a product does to points. One matrix turns them, another one stretches them. With a
-    # vector added it is an affine map, and that is a Dense layer without activation.
+    # vector added it is an affine map, and that is a Dense layer without activation. Here each
+    # point is a column, so the matrix stands in front of the points. For a Dense layer each point
+    # is a row, and the kernel stands behind: the same product, transposed.
     down, right = np.nonzero(x[0] > 127)  # the rows and columns of the pixels with ink
     points = np.stack([right - 14, 14 - down])  # (2, n): x and y, with 0 in the middle
     angle = np.radians(37)

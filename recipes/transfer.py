@@ -23,6 +23,7 @@ from toolkit.run import Run, cli
 
 # Seeds 0 to 5: scratch_accuracy 0.9943 to 0.9958, test_accuracy 0.9979 to 0.9994.
 EXPECTED = {"scratch_accuracy": (0.99, 0.998), "test_accuracy": (0.996, 1)}
+# A short run to check that everything works; its scores mean nothing.
 QUICK = {"draws": 2, "epochs": 5}
 
 
@@ -47,7 +48,8 @@ def learn_classes(x: np.ndarray, y: np.ndarray, log: keras.callbacks.CSVLogger) 
         loss="sparse_categorical_crossentropy",
         metrics=["accuracy"],
     )
-    # toolkit.fit is model.fit, one compiled call an epoch.
+    # toolkit.fit is model.fit with the same arguments, only faster: one call of TensorFlow takes
+    # many steps, where model.fit makes a call for each batch.
     toolkit.fit(classifier, x, y, batch_size=128, epochs=8, validation_split=0.1, callbacks=[log])
     return body
 
@@ -86,7 +88,8 @@ def train(nets: list, x: np.ndarray, y: np.ndarray, splits: list, rate: float, e
             loss="binary_crossentropy",
             metrics=["accuracy"],
         )
-    # toolkit.fit_many is model.fit for many models at once, one compiled call an epoch.
+    # toolkit.fit_many does what model.fit would do for each net in turn, only faster: nets that are
+    # alike are trained together.
     toolkit.fit_many(nets, x, y, splits, batch_size=32, epochs=epochs, verbose=0)
 
 
@@ -124,7 +127,7 @@ def main(run: Run, *, labels: int = 200, draws: int = 10, alike: bool = False, e
     """
     # 1. Data: two classes are new. The net of step 2 does not see them.
     data = run.data.fashion_mnist()
-    new = [0, 6] if alike else [5, 6]
+    new = [0, 6] if alike else [5, 6]  # T-shirts and shirts, or sandals and shirts
     old = np.setdiff1d(np.arange(10), new)
     x_old, y_old = select(data.x_train, data.y_train, old)  # (48000, 784), (48000,)
     x, y = select(data.x_train, data.y_train, new)  # (12000, 784), (12000,)
@@ -137,7 +140,8 @@ def main(run: Run, *, labels: int = 200, draws: int = 10, alike: bool = False, e
     encoder = learn_images(np.concatenate([x_old, x]))  # (60000, 784)
 
     # 4. Few labels: they are drawn again and again, for a single draw may be a lucky one. The
-    #    baselines are the more frequent class and a linear model.
+    #    baselines are the more frequent class and a linear model. (run.score prints a score, beside
+    #    the range in which it is expected, if it has one.)
     random = np.random.default_rng(run.seed)
     rows = [random.permutation(len(x))[:labels] for _ in range(draws)]
     linear_models = [LogisticRegression(max_iter=1000).fit(x[draw], y[draw]) for draw in rows]
