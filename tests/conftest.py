@@ -11,6 +11,7 @@ from typing import Any
 
 import hypothesis
 import pytest
+from tables import TABLES
 
 hypothesis.settings.register_profile("shared machine", deadline=None)  # a first call may import for seconds
 hypothesis.settings.load_profile("shared machine")
@@ -72,14 +73,7 @@ def regression(tmp_path):
     return run
 
 
-# Tables that tests fill and that are printed at the end, from whichever process a test ran in.
-TABLES: dict[str, dict[str, Counter[str]]] = {"faults": {}, "model.fit and toolkit.fit": {}}
-TOTALS: dict[str, dict[str, Counter[str]]] = {title: {} for title in TABLES}
-
-
-def record_fault(fault: str, tried: int, harmed: int) -> None:
-    """Add to a row of the table of faults."""
-    TABLES["faults"].setdefault(fault, Counter()).update(tried=tried, harmed=harmed)
+TOTALS: dict[str, dict[str, Counter[str]]] = {title: {} for title in TABLES}  # from whichever process
 
 
 @pytest.hookimpl(wrapper=True)

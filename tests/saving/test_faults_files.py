@@ -14,10 +14,11 @@ import hypothesis
 import keras
 import numpy as np
 import pytest
-from conftest import ROOT, record_fault
+from conftest import ROOT
 from hypothesis import strategies as st
 from keras import layers
 from saving.hostile import outcome
+from tables import record_fault
 
 import toolkit
 from toolkit import load, save

@@ -10,10 +10,10 @@ import hypothesis
 import keras
 import numpy as np
 import pytest
-from conftest import record_fault
 from hypothesis import strategies as st
 from keras import layers
 from saving.hostile import HEAVY, HOSTILE, ORDER, outcome, parts_of, write_zip
+from tables import record_fault
 
 from toolkit import _keras, load, save
 from toolkit.saving import reading

@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 import tensorflow as tf
-from conftest import TABLES
+from tables import TABLES
 
 import toolkit
 

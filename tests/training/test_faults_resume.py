@@ -14,7 +14,8 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from conftest import ROOT, record_fault
+from conftest import ROOT
+from tables import record_fault
 
 from toolkit import cross_validate, fit, fit_many, kfold
 from toolkit.training import checkpoint
