@@ -343,3 +343,19 @@ def test_names_the_culprit():
         fit_many([model], X, Y, [[1, 2, 3]])
     with pytest.raises(ValueError, match="model 2 is the same object as model 1"):
         fit_many([model, model], X, Y, SPLITS[:2])
+
+
+def test_a_rate_that_falls_after_one_of_them_has_stopped(stacks):
+    def callbacks(i):
+        stop = [keras.callbacks.EarlyStopping("loss", min_delta=1e9, patience=1)] if i == 0 else []
+        return [*stop, keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate / 2)]
+
+    models, alone = ([build(i) for i in range(4)] for _ in range(2))
+    keras.utils.set_random_seed(5)
+    histories = fit_many(models, X, Y, SPLITS, epochs=5, batch_size=8, verbose=0, callbacks=callbacks)
+    assert stacks == [4]  # the one that has stopped stays in the stack
+    assert [len(history.epoch) for history in histories] == [2, 5, 5, 5]
+    for i in (0, 1):
+        one = slice(i, i + 1)
+        arguments = {"epochs": 5, "batch_size": 8, "callbacks": callbacks(i)}
+        check_equal(models[one], histories[one], alone[one], splits=SPLITS[one], **arguments)

@@ -118,7 +118,7 @@ class Alone:
         function = tf.function(lambda: _all_finite(finite), autograph=False)
         self.finite = function.get_concrete_function()
 
-    def load(self) -> None:
+    def load(self, members: list[Member]) -> None:
         """Take what callbacks have changed: nothing to do, as they change the model itself."""
 
     def store(self, members: list[Member]) -> None:

@@ -38,8 +38,8 @@ class Engine(Protocol):
     def all_finite(self) -> list[bool]:
         """Say of each model whether its weights are still finite."""
 
-    def load(self) -> None:
-        """Take the models' values."""
+    def load(self, members: list[Member]) -> None:
+        """Take the values of the models that go on."""
 
     def store(self, members: list[Member]) -> None:
         """Give some models their values."""
@@ -180,7 +180,7 @@ class _Loop:
             self.callbacks[member].on_epoch_begin(epoch)
         self.progress.begin(epoch, engine.steps)
         if engine.writes:
-            engine.load()
+            engine.load(active)
         logs = engine.train(epoch, self.progress.step)
         for member in active:
             remember_compilation(member.model)

@@ -126,11 +126,12 @@ class Stack:
                 self.slots.append((variable, column))
             else:
                 self.counters.append((variable, column))
-        self._load_counters()
+        self._load_counters(self.members)
 
-    def _load_counters(self) -> None:
+    def _load_counters(self, members: list[Member]) -> None:
+        chosen = [i for i, member in enumerate(self.members) if member in members]
         for counter, column in self.counters:
-            values = [variable.numpy() for variable in column]
+            values = [column[i].numpy() for i in chosen]
             if not all(np.array_equal(value, values[0]) for value in values):
                 raise ValueError(
                     f"The optimizers' {counter.name} must be equal in models that train as one. "
@@ -138,11 +139,11 @@ class Stack:
                 )
             counter.assign(values[0])
 
-    def load(self) -> None:
-        """Take what callbacks have changed in the models."""
+    def load(self, members: list[Member]) -> None:
+        """Take what callbacks have changed in the models; in those that have stopped it does not matter."""
         for stacked, column in self._pairs():
             stacked.assign(np.stack([variable.numpy() for variable in column]).reshape(stacked.shape))
-        self._load_counters()
+        self._load_counters(members)
         if self.rates is not None:
             self.rates.assign([[float(member.model.optimizer.learning_rate)] for member in self.members])
 
