@@ -8,15 +8,24 @@ import pytest
 from training.generated import hold
 
 
-@pytest.mark.parametrize("examples", [20, pytest.param(150, marks=pytest.mark.slow)])
-def test_random_models_are_trained_as_by_model_fit(examples):
-    hold(examples)
+def in_a_process_of_its_own(examples, seeds, at_a_time):
+    """Try examples for each seed; TensorFlow keeps some memory of every function that it has traced."""
+    spawn = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(at_a_time, spawn, max_tasks_per_child=1) as pool:
+        for _ in pool.map(hold, [examples] * len(seeds), seeds):
+            pass
+
+
+def test_random_models_are_trained_as_by_model_fit():
+    hold(20)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_more_random_models_are_trained_as_by_model_fit(seed):
+    in_a_process_of_its_own(50, [seed], 1)
 
 
 @pytest.mark.soak
 def test_thousands_of_random_models_are_trained_as_by_model_fit():
-    # A process a hundred examples: TensorFlow keeps some memory of every function that it has traced.
-    spawn = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(os.cpu_count(), spawn, max_tasks_per_child=1) as pool:
-        for _ in pool.map(hold, [100] * 30, range(1, 31)):
-            pass
+    in_a_process_of_its_own(100, range(10, 40), os.cpu_count())
