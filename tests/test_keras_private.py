@@ -239,7 +239,7 @@ def test_is_own():
     for theirs in (
         layers.Dense(1),
         layers.Dense,
-        keras.losses.mse,
+        keras.losses.mean_squared_error,
         keras.callbacks.History(),
         keras.optimizers.SGD(),
     ):
