@@ -3,7 +3,7 @@
 Teaches   Conv2D, pooling, batch normalization, dropout; a learning rate that falls along a cosine;
           filters and feature maps, drawn; that a convolution lives on neighboring pixels.
 Data      MNIST: 60,000 + 10,000 images of 28 x 28 pixels.
-Source    Chollet, Deep Learning with Python, section 5.1; Géron, Hands-On Machine Learning, ch. 14.
+Source    Chollet, Deep Learning with Python, section 5.1; Géron, Hands-On Machine Learning, 14.
 Published 0.9913 (DLwP), 0.9922 (Keras's example), 0.9914 (HOML)
 Takes     49 s
 Try next  --shuffle-pixels: all images in the same new order of pixels; which score falls, which

@@ -5,7 +5,7 @@ Teaches   What overfitting looks like, and what each cure does to it: smaller ne
           normalization, early stopping; why a loss that holds a penalty cannot be compared with one
           that does not.
 Data      IMDB: 5,000 reviews to train on, 5,000 to validate, 25,000 to test; 5,000 common tokens.
-Source    Chollet, Deep Learning with Python, section 4.4; Géron, Hands-On Machine Learning, ch. 11.
+Source    Chollet, Deep Learning with Python, section 4.4; Géron, Hands-On Machine Learning, 11.
 Takes     42 s
 Try next  --units 64: do all cures still work? --rate 0.2 or 0.8; --penalty 0.3: when does a cure
           harm?
