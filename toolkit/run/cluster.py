@@ -39,7 +39,7 @@ class Cluster:
     def __init__(self, start: Sequence[str], folder: Path, address: str) -> None:
         distributed: Any = importlib.import_module("distributed")  # an extra, without types
         for name in list(logging.root.manager.loggerDict):
-            if name.partition(".")[0] == "distributed":
+            if name.partition(".")[0] in ("distributed", "tornado"):
                 logging.getLogger(name).setLevel(logging.CRITICAL)  # what matters is in the exceptions
         self.start, self.folder = tuple(start), folder
         certified = distributed.Security().get_connection_args("client")["ssl_context"] is not None
