@@ -29,7 +29,7 @@ import toolkit
 
 REFUSALS = (ValueError, TypeError, NotImplementedError)
 DEFAULTS = {"batch_size": 16, "epochs": 3, "verbose": 0, "shuffle": False}
-THOROUGH = True  # whether to look, too, at what comes of a model's further use, which takes as long again
+THOROUGH = True  # whether to look at what comes of a model's further use at all
 SHOWN = 25  # differences of a case
 OUTCOMES = TABLES["model.fit and toolkit.fit"]  # by the kind of case
 Seen = dict[str, Any]
@@ -57,6 +57,7 @@ class Case:
         splits: Row numbers to train and to validate on, a pair a model: for `fit_many`.
         log: What must be found in the records of the logger "toolkit.training", as a regular expression.
         killed: Epochs at whose end the run is killed, one kill a run: for resume.
+        goes_on: Whether to look, too, at what comes of a model's further use, which takes as long again.
     """
 
     build: Callable[..., keras.Model]
@@ -75,6 +76,7 @@ class Case:
     splits: Sequence[tuple[Any, Any]] = ()
     log: str | None = None
     killed: Sequence[int] = ()
+    goes_on: bool = True
 
     def data(self) -> tuple[Any, Any, dict[str, Any]]:
         """Return x, y and the options, none of them shared with another training."""
@@ -122,13 +124,13 @@ def check_fit(case: Case, folder: Path, kind: str = "fit", ours: Callable[..., A
         verdict.compares({"": (theirs, seen)})
 
 
-def check_many(case: Case, folder: Path, kind: str = "fit_many") -> None:
-    """Hold each model of `fit_many` to `fit` alone and to `model.fit`."""
+def check_many(case: Case, folder: Path, kind: str = "fit_many", alone_too: bool = True) -> None:
+    """Hold each model of `fit_many` to `model.fit` and, with `alone_too`, to `fit` alone."""
     with judged(kind, case) as verdict, surroundings(case):
         theirs = seen_many(case, folder / "theirs", one_by_one(by_keras))
         verdict.hears(theirs)
         alone = theirs
-        if case.raises is None and case.refused is None:
+        if alone_too and case.raises is None and case.refused is None:
             alone = seen_many(case, folder / "alone", one_by_one(by_ours, case.ours), go_on=False)
         seen = seen_many(case, folder / "ours", in_one_go)
         verdict.compares({"model.fit": (theirs, seen), "fit": (alone, chosen_as_in(alone, seen))})
@@ -313,7 +315,12 @@ def seen_alone(case: Case, folder: Path, train: Callable[..., Any]) -> Seen:
     if case.callbacks:
         options["callbacks"] = callbacks
     return seen_after(
-        lambda: [train(model, x, y, **options)], [model], [callbacks], [(x, y, options)], folder
+        lambda: [train(model, x, y, **options)],
+        [model],
+        [callbacks],
+        [(x, y, options)],
+        folder,
+        case.goes_on,
     )[0]
 
 
@@ -338,6 +345,7 @@ def in_one_go(models: list[keras.Model], _: Any, callbacks: list[Any], case: Cas
 
 def seen_many(case: Case, folder: Path, run: Callable[..., Any], go_on: bool = True) -> Seen:
     """Train fresh models, each on its rows, and return what a user could see of each."""
+    go_on = go_on and case.goes_on
     folder.mkdir(exist_ok=True)
     models = built(case, len(case.splits))
     parts = [part_of(case, *split) for split in case.splits]
