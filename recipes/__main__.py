@@ -7,12 +7,13 @@ import ast
 import contextlib
 import difflib
 import os
-import re
 import runpy
 import sys
 import textwrap
 from pathlib import Path
 from typing import Any
+
+from toolkit._lessons import take_apart
 
 USAGE = """\
 usage: python -m recipes [NAME [OPTIONS]]
@@ -31,14 +32,7 @@ def names() -> list[str]:
 def describe(name: str) -> dict[str, Any]:
     """Return a recipe's first line, its docstring's entries ("Teaches", "Data", ...) and its EXPECTED."""
     tree = ast.parse((Path(__file__).parent / f"{name}.py").read_text(encoding="utf-8"))
-    title, _, rest = (ast.get_docstring(tree) or "").partition("\n")
-    entries = dict(
-        re.findall(
-            r"^(Teaches|Data|Source|Published|Takes|Try next) +(.+(?:\n .+)*)",
-            rest,
-            flags=re.MULTILINE,
-        )
-    )
+    text = take_apart(ast.get_docstring(tree) or "")
     expected = {
         target.id: ast.literal_eval(node.value)
         for node in tree.body
@@ -46,8 +40,7 @@ def describe(name: str) -> dict[str, Any]:
         for target in node.targets
         if isinstance(target, ast.Name) and target.id == "EXPECTED"
     }
-    joined = {key: " ".join(text.split()) for key, text in entries.items()}
-    return {"title": title, **joined, "expected": expected.get("EXPECTED", {})}
+    return {"title": text.title, **text.entries, "expected": expected.get("EXPECTED", {})}
 
 
 def listing() -> str:
@@ -55,7 +48,8 @@ def listing() -> str:
     lines = []
     for name in names():
         about = describe(name)
-        for entry in (about["title"], f"Data: {about['Data']}", f"Expected: {_scores(about)}"):
+        data = f"Data: {about.get('Data', 'not said')}"
+        for entry in (about["title"], data, f"Expected: {_scores(about)}"):
             lines += textwrap.wrap(
                 entry, 80, initial_indent=f"{name:<16}", subsequent_indent=" " * 16
             )
@@ -68,6 +62,8 @@ def table() -> str:
     lines = ["| recipe | what it teaches | score | published | time |", "|---|---|---|---|---|"]
     for name in names():
         about = describe(name)
+        if lacking := [entry for entry in ("Teaches", "Takes") if entry not in about]:
+            sys.exit(f"recipes/{name}.py: its docstring lacks the entry {' and '.join(lacking)}")
         cells = (
             f"`{name}`",
             about["Teaches"],

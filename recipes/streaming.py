@@ -10,7 +10,6 @@ Try next  --dataset imdb; --buffer 1: what becomes of the score? --dataset mnist
           tfds.load("mnist", data_dir="runs/records/real"): what does it give?
 """
 
-from pathlib import Path
 from time import perf_counter
 from typing import Literal
 
@@ -93,7 +92,7 @@ def main(
     #    TFDS, TensorFlow Datasets, has a builder for each data set: it writes the files, and reads
     #    them.
     data = load(run, dataset)
-    folder = records_folder(run) / data.source
+    folder = run.shared("records") / data.source
     print(f"Record files: {folder}")
     records = prepare(data, folder)
     read = reader(data, NUM_WORDS)
@@ -164,12 +163,6 @@ def load(run: Run, dataset: str) -> toolkit.Dataset:
     if dataset == "imdb":
         return run.data.imdb(num_words=100_000)
     return run.data.mnist() if dataset == "mnist" else run.data.boston_housing()
-
-
-def records_folder(run: Run) -> Path:
-    """Return the folder "records" beside the folders of all recipes, in a study as in one run."""
-    runs = next(folder for folder in run.folder.parents if folder.name == run.name)
-    return runs.parent / "records"
 
 
 def in_memory(data: toolkit.Dataset, is_text: bool) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -14,11 +14,10 @@ Try next  --alike: what do eight other classes know of T-shirts and shirts? --la
 import keras
 import numpy as np
 from keras import layers
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from sklearn.linear_model import LogisticRegression
 
 import toolkit
+from toolkit.drawing import draw_spread
 from toolkit.run import Run, cli
 
 # Seeds 0 to 5: scratch_accuracy 0.9943 to 0.9958, test_accuracy 0.9979 to 0.9994.
@@ -181,8 +180,11 @@ def main(run: Run, *, labels: int = 200, draws: int = 10, alike: bool = False, e
         "eight classes, unfrozen": unfrozen,
     }
     names = [data.class_names[label] for label in new]
+    axes = draw_spread(ways, of="draw")
+    axes.set_xlabel("share of the test images that are told apart")
     title = f"Fashion-MNIST, {names[0]} or {names[1]}: {draws} draws of {labels} labels"
-    run.figure("draws.png", draw_scores(ways, title))
+    axes.figure.suptitle(title)
+    run.figure("draws.png", axes)
 
     gain = 100 * (unfrozen - scratch)
     print(f"Transfer wins in {(gain > 0).sum()} of {draws} draws. Of 100 images it gets")
@@ -191,7 +193,7 @@ def main(run: Run, *, labels: int = 200, draws: int = 10, alike: bool = False, e
     print(f"The first test image is a {names[1]} with probability {probability:.3f}.")
 
 
-# The rest is no part of the lesson: choosing rows, and drawing.
+# The rest is no part of the lesson.
 
 
 def select(images: np.ndarray, labels: np.ndarray, classes: list) -> tuple:
@@ -200,21 +202,6 @@ def select(images: np.ndarray, labels: np.ndarray, classes: list) -> tuple:
     x = images[chosen].reshape(-1, 784).astype("float32") / 255
     y = np.searchsorted(classes, labels[chosen])  # the place of each label among the classes
     return x, y
-
-
-def draw_scores(ways: dict, title: str) -> Axes:
-    """Draw the scores of each way, a point a draw, and their mean."""
-    axes = Figure(figsize=(6.4, 4.0), layout="constrained").subplots()
-    for height, scores in enumerate(ways.values()):
-        axes.plot(scores, np.full(len(scores), height), "o", color="C0", alpha=0.4)
-        axes.plot(scores.mean(), height, "|", color="C3", markersize=24, markeredgewidth=2)
-    points, mean = axes.get_lines()[:2]
-    axes.figure.suptitle(title)
-    axes.set(xlabel="share of the test images that are told apart", ylim=(4.6, -0.6))
-    axes.set_yticks(range(len(ways)), ways)
-    names = ["one draw", "mean of the draws"]
-    axes.figure.legend([points, mean], names, loc="outside lower center", ncols=2, markerscale=0.5)
-    return axes
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from toolkit import plot_history
-from toolkit.drawing import draw_graph, draw_regions, mark_epoch, square
+from toolkit.drawing import draw_graph, draw_regions, draw_spread, draw_steps, mark_epoch, square
 
 
 def boxes_and_arrows(axes):
@@ -105,3 +105,25 @@ def test_answers_that_do_not_fit_the_plane_are_refused():
         draw_regions(Figure().subplots(), square(0, 1, side=2), [0, 1, 1], [[0, 0]], [0])
     with pytest.raises(ValueError, match="a square `plane`"):
         draw_regions(Figure().subplots(), square(0, 1, side=2)[:3], [0, 1, 1], [[0, 0]], [0])
+
+
+def test_steps_count_from_one_and_what_would_hide_another_curve_is_dashed():
+    curves = {"first": [8.0, 4.0, 2.0], "same": [8.0, 4.0, 2.001], "other": [8.0, 4.0, 2.5], "short": [8.0]}
+    axes = draw_steps(curves)
+    assert axes.get_yscale() == "log"
+    for line, (name, curve) in zip(axes.get_lines(), curves.items(), strict=True):
+        assert line.get_label() == name
+        assert line.get_xydata().tolist() == [[step, value] for step, value in enumerate(curve, 1)]
+        assert line.get_linestyle() == ("--" if name == "same" else "-")
+
+
+def test_a_spread_has_a_point_for_each_score_and_a_mark_at_the_mean():
+    axes = draw_spread({"one": np.array([0.1, 0.2]), "other": [0.3, 0.5, 0.7]}, of="draw")
+    points, means = axes.get_lines()[::2], axes.get_lines()[1::2]
+    assert [line.get_xdata().tolist() for line in points] == [[0.1, 0.2], [0.3, 0.5, 0.7]]
+    assert [line.get_ydata().tolist() for line in points] == [[0, 0], [1, 1, 1]]
+    assert [line.get_ydata().tolist() for line in means] == [[0], [1]]
+    np.testing.assert_allclose([line.get_xdata()[0] for line in means], [0.15, 0.5])
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["one", "other"]
+    (legend,) = axes.figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["one draw", "mean of the draws"]

@@ -320,6 +320,35 @@ def test_build_symbolically():
     assert list(model.get_metrics_result()) == ["loss", "mae"]
 
 
+def test_graph_outputs():
+    inputs = keras.Input((2,))
+    named = keras.Model(inputs, {"price": layers.Dense(3)(inputs), "sold": [layers.Dense(1)(inputs)]})
+    outputs = _keras.graph_outputs(named)
+    assert keras.tree.map_structure(lambda output: output.shape, outputs, none_is_leaf=False) == {
+        "price": (None, 3),
+        "sold": [(None, 1)],
+    }
+    alone = keras.Sequential([inputs, layers.Dense(3)])
+    assert _keras.graph_outputs(alone).shape == (None, 3)
+    assert _keras.graph_outputs(keras.Sequential([layers.Dense(3)])) is None
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("fit", "evaluate", "make_train_function", "make_test_function", "_make_function"),
+        *("train_on_batch", "test_on_batch"),
+    ],
+)
+def test_own_loop(name):
+    own = type("Own", (keras.Sequential,), {name: lambda *args, **kwargs: None})
+    assert _keras.own_loop(own()) == name
+    model = keras.Sequential()
+    setattr(model, name, print)
+    assert _keras.own_loop(model) == name
+    assert _keras.own_loop(type("Plain", (keras.Sequential,), {"train_step": print})()) == ""
+
+
 def test_loss_tracker():
     model = dense_model()
     assert _keras.loss_tracker(model) is model.metrics[0]

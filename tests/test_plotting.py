@@ -11,7 +11,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from toolkit import CrossValidation, plot_folds, plot_history
-from toolkit.plotting import read_history
 
 CURVES = {
     "loss": [0.9, 0.5, 0.4],
@@ -65,12 +64,6 @@ def test_an_epoch_without_validation_is_a_gap_and_no_more(smooth, tmp_path):
     _, validation, best = plot_history(path, smooth=smooth).get_lines()
     np.testing.assert_array_equal(validation.get_ydata(), [np.nan, 0.5, np.nan, 0.5])
     assert best.get_xdata() == 2
-
-
-def test_a_file_that_was_cut_short_counts_as_far_as_it_goes(tmp_path):
-    path = tmp_path / "history.csv"
-    path.write_text("epoch,loss,val_loss\n0,0.5,0.75\n1,0.25")
-    np.testing.assert_array_equal(read_history(path)["val_loss"], [0.75, np.nan])
 
 
 def test_a_metric_with_an_array_an_epoch_has_no_curve_and_hinders_no_other(tmp_path):

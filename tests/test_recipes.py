@@ -10,6 +10,7 @@ import time
 import pytest
 from conftest import ROOT
 
+import recipes.__main__
 from recipes.__main__ import describe, names
 from toolkit import Data, load
 from toolkit.run import cli
@@ -193,6 +194,16 @@ assert not {"keras", "tensorflow", "numpy"} & set(sys.modules)
         assert f"\n{name} " in "\n" + result.stdout
         assert describe(name)["title"][:50] in result.stdout
     assert max(map(len, result.stdout.splitlines())) <= 80
+
+
+def test_a_lesson_that_does_not_yet_say_all_of_itself_is_listed_and_the_table_says_what_it_lacks(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(recipes.__main__, "__file__", str(tmp_path / "__main__.py"))
+    (tmp_path / "young.py").write_text('"""Begin.\n\nTeaches   How.\n"""\n')
+    assert "young           Begin." in recipes.__main__.listing()
+    with pytest.raises(SystemExit, match=r"recipes/young.py: its docstring lacks the entry Takes$"):
+        recipes.__main__.table()
 
 
 @pytest.mark.parametrize(

@@ -289,6 +289,33 @@ def output_spec(model: Any, x: Any) -> Any:
     return backend.compute_output_spec(model, x, training=False)
 
 
+def graph_outputs(model: Any) -> Any:
+    """Return the outputs of a model with a graph, as `keras.KerasTensor`, arranged as a call gives them.
+
+    None for a model without a graph: a subclass, or a Sequential model that is not built.
+
+    >>> inputs = keras.Input((2,))
+    >>> graph_outputs(keras.Model(inputs, {"price": keras.layers.Dense(3)(inputs)}))["price"].shape
+    (None, 3)
+    """
+    structure = getattr(model, "_outputs_struct", None)
+    outputs = getattr(model, "outputs", None)
+    return structure if structure is not None else outputs[0] if outputs else None
+
+
+def own_loop(model: Any) -> str:
+    """Name what a model overrides of all that Keras calls while it trains and compiled epochs go past; or "".
+
+    >>> own_loop(keras.Sequential())
+    ''
+    """
+    names = ("fit", "evaluate", "make_train_function", "make_test_function", "_make_function")
+    for name in (*names, "train_on_batch", "test_on_batch"):
+        if name in vars(model) or getattr(type(model), name) is not getattr(keras.Model, name):
+            return name
+    return ""
+
+
 def loss_tracker(model: Any) -> Any:
     """Return the metric that averages the loss."""
     return model._loss_tracker

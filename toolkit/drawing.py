@@ -1,10 +1,10 @@
-"""Pictures that lessons need and that are no lesson: a model's graph, a classifier's regions, a chosen epoch.
+"""Pictures that lessons need and that are no lesson: a model's graph, a classifier's regions, a spread.
 
 Learning curves are drawn by `toolkit.plotting`. Here too no window opens and no global state changes.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 _LIGHT = ListedColormap(["#fdd0a2", "#c6dbef"])  # behind points in C1 (orange) and C0 (blue)
 
@@ -32,6 +33,58 @@ def mark_epoch(ax: Axes, epoch: int, label: str = "chosen") -> None:
     """
     ax.axvline(epoch, color="gray", linestyle="dotted", label=f"{label}: epoch {epoch}")
     ax.legend()
+
+
+def draw_steps(curves: Mapping[str, Sequence[float]]) -> Axes:
+    """Draw curves with a value a step, on a logarithmic axis, in a new figure.
+
+    A curve that would hide an earlier one, because it is the same to the eye, is dashed.
+
+    Args:
+        curves: The values of each curve by its name, all above 0.
+
+    Returns:
+        The axes, whose figure is reached by `.figure`.
+
+    >>> ax = draw_steps({"plain": [2.0, 1.0], "clever": [2.0, 0.5], "the same": [2.0, 0.5]})
+    >>> [line.get_linestyle() for line in ax.get_lines()]
+    ['-', '-', '--']
+    """
+    axes = Figure(figsize=(6.4, 4.0), layout="constrained").subplots()
+    drawn: list[Sequence[float]] = []
+    for name, curve in curves.items():
+        hides = any(len(curve) == len(other) and np.allclose(curve, other, rtol=0.001) for other in drawn)
+        axes.semilogy(range(1, len(curve) + 1), curve, "--" if hides else "-", label=name)
+        drawn.append(curve)
+    axes.set_xlabel("step")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    axes.legend()
+    return axes
+
+
+def draw_spread(scores: Mapping[str, npt.ArrayLike], of: str = "run") -> Axes:
+    """Draw how far scores spread, in a new figure: a row for each name, a point a score, and their mean.
+
+    Args:
+        scores: The scores by their name, each of shape `(n,)`.
+        of: What a point stands for, in the singular.
+
+    Returns:
+        The axes, whose figure is reached by `.figure`.
+
+    >>> ax = draw_spread({"small": [0.5, 0.7], "large": [0.8, 0.9]}, of="draw")
+    >>> [label.get_text() for label in ax.get_yticklabels()]
+    ['small', 'large']
+    """
+    axes = Figure(figsize=(6.4, 4.0), layout="constrained").subplots()
+    for row, values in enumerate(map(np.asarray, scores.values())):
+        axes.plot(values, np.full(len(values), row), "o", color="C0", alpha=0.4)
+        axes.plot(values.mean(), row, "|", color="C3", markersize=24, markeredgewidth=2)
+    axes.set(ylim=(len(scores) - 0.4, -0.6))
+    axes.set_yticks(range(len(scores)), scores)
+    names = [f"one {of}", f"mean of the {of}s"]
+    axes.figure.legend(axes.get_lines()[:2], names, loc="outside lower center", ncols=2, markerscale=0.5)
+    return axes
 
 
 def draw_graph(model: Any, ax: Axes | None = None) -> Axes:

@@ -4,9 +4,7 @@ Figures are made by matplotlib's object interface, so no window opens, no global
 alike in a script, a test and a notebook, which shows the axes that come back as a picture.
 """
 
-import csv
 import io
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +15,8 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+
+from toolkit.histories import mean_and_deviation, read_history, together
 
 _SHORT = {"acc": "accuracy", "mean_absolute_error": "mae", "mean_squared_error": "mse"}
 _WORDS = {"acc": "accuracy", "mae": "mean absolute error", "mse": "mean squared error"}
@@ -134,9 +134,9 @@ def plot_folds(
             for fold in folds:
                 axes.plot(_epochs(fold, skip), fold, color=color, alpha=0.25, linewidth=0.8)
         if alone and training:
-            mean, _ = _mean_and_deviation(training)
+            mean, _ = mean_and_deviation(together(training))
             axes.plot(_epochs(mean, skip), mean, "o", color=color, markersize=2, label="training, mean")
-        mean, deviation = _mean_and_deviation(folds)
+        mean, deviation = mean_and_deviation(together(folds))
         epochs = _epochs(mean, skip)
         style = ("-", "--", ":")[number // 10 % 3]  # there are ten colors
         axes.plot(epochs, mean, style, color=color, label=name or f"validation, mean of {len(folds)} {of}")
@@ -153,38 +153,6 @@ def plot_folds(
     return axes
 
 
-def read_history(history: Any) -> dict[str, Any]:
-    """Return the curves of a training, by the name of the metric, a value an epoch.
-
-    Args:
-        history: A `keras.callbacks.History`, a dict of lists, a pandas DataFrame with a row an epoch, or the
-            path of a CSV (as `CSVLogger` writes it) or JSON file.
-
-    Returns:
-        For each metric its values in order. In a CSV file and in a DataFrame, NaN stands where an epoch had
-        no validation, and a column that holds nothing else is left out.
-
-    Raises:
-        ValueError: It is none of these, or the file holds no such thing.
-
-    >>> read_history({"loss": [0.9, 0.5]})
-    {'loss': [0.9, 0.5]}
-    """
-    wanted = "a History, a dict of lists, a DataFrame, or the path of a .csv or .json file"
-    if isinstance(history, str | Path):
-        try:
-            curves = _read_file(Path(history))
-        except (ValueError, csv.Error) as error:
-            raise ValueError(f"`history` must be {wanted}. Received: {str(history)!r} ({error})") from error
-    elif hasattr(history, "iloc") and hasattr(history, "columns"):  # pandas, without importing it
-        curves = _without_empty({str(name): history[name].tolist() for name in history.columns})
-    else:
-        curves = getattr(history, "history", history)
-    if not isinstance(curves, Mapping):
-        raise ValueError(f"`history` must be {wanted}. Received: {history!r:.80}")
-    return dict(curves)
-
-
 def png(drawn: Any) -> bytes:
     """Return a figure, or the figure of some axes, as the bytes of a PNG file.
 
@@ -194,14 +162,6 @@ def png(drawn: Any) -> bytes:
     file = io.BytesIO()
     getattr(drawn, "figure", drawn).savefig(file, format="png")
     return file.getvalue()
-
-
-def _mean_and_deviation(curves: Sequence[Any]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    table = np.full((len(curves), max(map(len, curves))), np.nan)
-    for row, curve in zip(table, curves, strict=True):
-        row[: len(curve)] = curve
-    numbers = np.ma.masked_invalid(table)  # unlike NumPy's nanmean it does not warn of an epoch without any
-    return np.ma.filled(numbers.mean(axis=0), np.nan), np.ma.filled(numbers.std(axis=0), np.nan)
 
 
 def show(drawn: Any) -> None:
@@ -287,35 +247,6 @@ def _is_curve(value: Any) -> bool:
     first = value[0] if value else 0.0
     is_history = hasattr(first, "history") or hasattr(first, "iloc")
     return not (is_history or isinstance(first, Mapping | str | Path))
-
-
-def _read_file(path: Path) -> Any:
-    if path.suffix not in (".csv", ".json"):
-        raise ValueError(f"its name ends in {path.suffix!r}")
-    with path.open(newline="", encoding="utf-8") as file:
-        if path.suffix == ".json":
-            return json.load(file)
-        rows = list(csv.DictReader(file))
-    columns = [name for name in (rows[0] if rows else []) if name is not None]
-    return _without_empty({name: [_cell(row[name]) for row in rows] for name in columns})
-
-
-def _cell(text: str | None) -> Any:
-    """Read a cell of a CSV file: NaN where there was no validation, the text where it is no number."""
-    if text in (None, "", "NA"):
-        return np.nan
-    try:
-        return float(text)
-    except ValueError:
-        return text
-
-
-def _without_empty(columns: dict[str, list[Any]]) -> dict[str, list[Any]]:
-    return {
-        name: values
-        for name, values in columns.items()
-        if not all(isinstance(value, float) and np.isnan(value) for value in values)
-    }
 
 
 def _find(curves: Mapping[str, Any], metric: str, prefix: str = "") -> str:

@@ -10,6 +10,7 @@ import contextlib
 import functools
 import io
 import random
+import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,11 +21,10 @@ import tensorflow as tf
 import tensorflow_datasets as tfds  # type: ignore[import-untyped]
 
 from toolkit import _files
-from toolkit.data.tokens import INDEX_FROM, START, UNKNOWN
+from toolkit.data.tokens import INDEX_FROM, MARKS, START, UNKNOWN
 
 Read: TypeAlias = Callable[[tf.Tensor], tf.Tensor]
 _LEFT_OUT = "\ufffd"  # in place of a word that was cut: no vocabulary has it
-_MARKS = r"[!-&(-/:-@\[-`{-~]"  # all but the apostrophe: what Keras's texts were cut at
 
 
 def _examples(builder: Any, x: Iterable[Any], y: Iterable[Any]) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -150,11 +150,12 @@ def reader(data: Any, num_words: int) -> Read:
     tokens = {word: rank + INDEX_FROM for word, rank in data.word_index.items()}
     tokens = {word: token for word, token in tokens.items() if token < num_words}
     tokens["<start>"] = START  # no word of a review, for those have no marks
+    marks = f"[{re.escape(MARKS)}]"
     pairs = tf.lookup.KeyValueTensorInitializer(list(tokens), list(tokens.values()))
     table = tf.lookup.StaticHashTable(pairs, default_value=UNKNOWN)
 
     def read(row: tf.Tensor) -> tf.Tensor:
         text = tf.strings.lower(row)  # A to Z only, as in Keras's texts, whose word index has an "À"
-        return table.lookup(tf.strings.split("<start> " + tf.strings.regex_replace(text, _MARKS, " ")))
+        return table.lookup(tf.strings.split("<start> " + tf.strings.regex_replace(text, marks, " ")))
 
     return read

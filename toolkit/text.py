@@ -12,10 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse
 
-from toolkit.data.tokens import INDEX_FROM, PADDING, START, UNKNOWN
+from toolkit.data.tokens import INDEX_FROM, MARKS, PADDING, START, UNKNOWN
 
-# What Keras's text sets were cut at: everything but letters, digits and the apostrophe.
-_SEPARATORS = str.maketrans(dict.fromkeys('!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~\t\n', " "))
+_MARKS_TO_BLANKS = str.maketrans(dict.fromkeys(MARKS, " "))
 IntArray: TypeAlias = npt.NDArray[np.integer[Any]]
 _BLOCK_BYTES = 8_000_000  # of the working memory that one block of rows may take: it stays in the cache
 
@@ -85,7 +84,7 @@ def encode(text: str, word_index: Mapping[str, int], *, num_words: int | None = 
     if not isinstance(text, str):
         raise TypeError(f"`text` must be a string. Received: {text!r:.60}")
     _check_word_index(word_index)
-    ranks = (word_index.get(word) for word in text.lower().translate(_SEPARATORS).split())
+    ranks = (word_index.get(word) for word in text.lower().translate(_MARKS_TO_BLANKS).split())
     indices = (UNKNOWN if rank is None else rank + INDEX_FROM for rank in ranks)
     return [START, *(UNKNOWN if num_words is not None and index >= num_words else index for index in indices)]
 

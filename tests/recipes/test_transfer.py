@@ -5,7 +5,6 @@ import pytest
 from recipes.transfer import (
     accuracies,
     build_body,
-    draw_scores,
     select,
     take_over,
     train_frozen,
@@ -73,9 +72,3 @@ def test_chosen_classes_keep_their_images_and_count_from_0():
     x, y = select(images, labels, [5, 6])
     assert (x.shape, x.dtype, y.tolist()) == ((4, 784), "float32", [0, 1, 1, 0])
     np.testing.assert_array_equal((x * 255).round(), images[[1, 2, 4, 5]].reshape(4, 784))
-
-
-def test_the_figure_has_a_point_for_each_draw():
-    axes = draw_scores({"one": np.array([0.1, 0.2]), "other": np.array([0.3, 0.4])}, "title")
-    assert [line.get_xdata().tolist() for line in axes.get_lines()[:4:2]] == [[0.1, 0.2], [0.3, 0.4]]
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["one", "other"]

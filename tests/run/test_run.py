@@ -4,6 +4,9 @@ import re
 import pytest
 from run.guess import LESSON, TRAINING
 
+from toolkit import Data
+from toolkit.run import Run
+
 
 def test_the_report_says_what_was_run_on_what_and_what_came_out(run):
     status, out, _, report = run("--epochs", "3", "--seed", "7")
@@ -163,3 +166,9 @@ def test_a_full_disk_is_one_line_and_earlier_runs_stay(run, folders, monkeypatch
     status, _, err, _ = run(lesson=TRAINING)
     assert status == "guess: [Errno 28] No space left on device"
     assert {path: path.read_bytes() for path in before.iterdir()} == files
+
+
+def test_what_runs_share_lies_beside_the_folders_of_all_recipes_in_a_study_too(tmp_path):
+    for place in ("guess/2026", "guess/2026/units=4/seed=0"):
+        this = Run("guess", tmp_path / place, Data("sample"), 0, {}, default=True)
+        assert this.shared("records") == tmp_path / "records"

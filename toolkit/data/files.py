@@ -15,8 +15,6 @@ import urllib.error
 from collections.abc import Iterable
 from pathlib import Path
 
-Folder = str | Path | None
-
 # As `sha256sum` writes it; Keras publishes the same of the .npz files, and of the others less or nothing.
 _CHECKSUMS = """\
 731c5ac602752760c8e48fbffcf8c3b850d9dc2a2aedcf2cc48468fc17b673d1  mnist.npz
@@ -40,7 +38,7 @@ _download_lock = threading.Lock()
 _unreachable = ""  # why this process could not connect: the next data set does not wait again
 
 
-def download(folder: Folder = None, only: str | None = None) -> bool:
+def download(folder: str | Path | None = None, only: str | None = None) -> bool:
     """Fetches what is missing, verifies what is there, prints one line a file; tells whether all are right.
 
     Args:
@@ -72,7 +70,7 @@ def download(folder: Folder = None, only: str | None = None) -> bool:
     return not failures
 
 
-def places(folder: Folder) -> list[Path]:
+def places(folder: str | Path | None) -> list[Path]:
     """The folders to look in; downloads go to the first that can be written to."""
     found = [Path(os.environ.get("KERAS_HOME") or "~/.keras", "datasets"), Path("~/.keras/datasets")]
     if folder is not None:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from toolkit.data import files, sample
-from toolkit.data.tokens import INDEX_FROM, START, UNKNOWN, Array, Mapping, Part
+from toolkit.data.tokens import INDEX_FROM, START, UNKNOWN, Array, Part, TokenOptions
 
 Mode = Literal["auto", "real", "sample"]
 _DIGITS = tuple("0123456789")
@@ -112,7 +112,7 @@ class Data:
     def __init__(
         self,
         mode: Mode = "auto",
-        folder: files.Folder = None,
+        folder: str | Path | None = None,
         on_load: Callable[[Dataset], None] | None = None,
     ) -> None:
         if mode not in ("auto", "real", "sample"):
@@ -170,8 +170,8 @@ class Data:
         >>> int(x_train[0][0]), max(int(x.max()) for x in x_train)
         (1, 49)
         """
-        mapping = Mapping(num_words, skip_top, maxlen, seed, start_char, oov_char, index_from)
-        return self._texts("imdb", ("negative", "positive"), mapping)
+        options = TokenOptions(num_words, skip_top, maxlen, seed, start_char, oov_char, index_from)
+        return self._texts("imdb", ("negative", "positive"), options)
 
     def reuters(
         self,
@@ -195,8 +195,8 @@ class Data:
         >>> len(dataset.class_names), dataset.class_names[dataset.y_train[0]]
         (46, 'earn')
         """
-        mapping = Mapping(num_words, skip_top, maxlen, seed, start_char, oov_char, index_from)
-        return self._texts("reuters", tuple(sample.table("reuters")), mapping, test_split)
+        options = TokenOptions(num_words, skip_top, maxlen, seed, start_char, oov_char, index_from)
+        return self._texts("reuters", tuple(sample.table("reuters")), options, test_split)
 
     def boston_housing(self, *, test_split: float = 0.2, seed: int | None = 113) -> Dataset:
         """House prices in thousands of dollars: 404 + 102 rows, 13 columns, float64.
@@ -243,13 +243,13 @@ class Data:
         return self._loaded(origin, *arrays, class_names=class_names, best=best)
 
     def _texts(
-        self, name: str, class_names: tuple[str, ...], mapping: Mapping, test_split: float | None = None
+        self, name: str, class_names: tuple[str, ...], options: TokenOptions, test_split: float | None = None
     ) -> Dataset:
         if test_split is not None:
             _check_split(test_split)
         origin, contents = self._find(name)
         parts, word_index = (_real_texts(contents[0]), contents[1]) if contents else sample.texts(name)
-        x, y, truth, start = mapping.apply(parts)
+        x, y, truth, start = options.apply(parts)
         if test_split is not None:
             start = int(len(x) * (1 - test_split))
         best = None if contents or start == len(x) else float((y == truth)[start:].mean())

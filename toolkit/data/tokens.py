@@ -2,6 +2,7 @@
 
 import gc
 import itertools
+import string
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -14,11 +15,12 @@ Part = tuple[Array, Array, Array]  # rows, labels, and the labels before the sam
 
 PADDING, START, UNKNOWN = 0, 1, 2  # what stands for no word
 INDEX_FROM = 3  # added to a word's rank, from 1, to make its token: no word has 3
+MARKS = string.punctuation.replace("'", "")  # what Keras's texts were cut at, beside blanks
 
 
 @dataclass(frozen=True)
-class Mapping:
-    """How ranks become tokens, on one flat array: what Keras's loaders do list by list."""
+class TokenOptions:
+    """The options of Keras's loaders that say how ranks become tokens."""
 
     num_words: int | None
     skip_top: int
@@ -38,7 +40,10 @@ class Mapping:
         np.random.RandomState(self.seed)  # refuses a seed that is too large
 
     def apply(self, parts: Iterable[Part]) -> tuple[Array, Array, Array, int]:
-        """Rows, labels and true labels of all parts, and where the second part starts."""
+        """Rows, labels and true labels of all parts, and where the second part starts.
+
+        Keras's loaders do it list by list, and this on one flat array.
+        """
         random = np.random.RandomState(self.seed)
         tokens, lengths, labels, truths = [], [], [], []
         collecting = gc.isenabled()

@@ -39,6 +39,11 @@ class Run:
         """Return the path of a file in this run's folder."""
         return self.folder / name
 
+    def shared(self, name: str) -> Path:
+        """Return a folder beside those of all recipes, which every run of them finds, one of a study too."""
+        own = next(folder for folder in self.folder.parents if folder.name == self.name)
+        return own.parent / name
+
     def keep(self, name: str = "fit") -> Path:
         """Return a folder for `checkpoint=`, so that `--resume` can go on; it is cleared when all is done."""
         return self.folder / "checkpoints" / name
@@ -114,11 +119,11 @@ def cli(main: Callable[..., None], args: Sequence[str] | None = None) -> NoRetur
     """
     recipe = Recipe.of(main)
     chosen, common = _asked(recipe, sys.argv[1:] if args is None else args)
-    from toolkit.run import job
+    from toolkit.run import once
 
     try:
         sys.exit(
-            job.run(recipe, chosen, common, common.resume or report.new_folder(common.out / recipe.name))
+            once.run(recipe, chosen, common, common.resume or report.new_folder(common.out / recipe.name))
         )
     except OSError as error:  # a full disk, a folder that cannot be written to: no fault of the recipe
         sys.exit(f"{recipe.name}: {error}")

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import docstring_parser
 
 from toolkit import _files, quiet
+from toolkit._lessons import take_apart
 from toolkit.run.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -33,7 +34,6 @@ try:
 except ImportError:
     %pip install --quiet {PACKAGE}
     import recipes"""
-_ENTRY = re.compile(r"^(Teaches|Data|Source|Published|Takes|Try next) +(.+(?:\n .+)*)", flags=re.MULTILINE)
 _WIDTH = 100  # columns of a line of code
 
 
@@ -62,14 +62,14 @@ def start(
     import tensorflow as tf
 
     from toolkit.data import Data
-    from toolkit.run import Run, job, report
+    from toolkit.run import Run, once, report
 
     class NotebookRun(Run):
         def keep(self, name: str = "fit") -> Any:
             """Keep nothing: a checkpoint would meet the changed model of a cell that is run again."""
 
     tf.get_logger().setLevel("ERROR")
-    device = job._device()
+    device = once.find_device()
     keras.utils.set_random_seed(seed)
     spec = importlib.util.find_spec(f"recipes.{name}")
     expected = Recipe.read(Path(spec.origin)).expected if spec and spec.origin else {}
@@ -103,8 +103,8 @@ def notebook(path: Path) -> Any:
     ]
     for kind, text in source.steps():
         cells.append(v4.new_markdown_cell(text) if kind == "text" else v4.new_code_cell(text))
-    if "Try next" in source.entries:
-        cells.append(v4.new_markdown_cell(f"## Try next\n\n{source.prose(source.entries['Try next'])}"))
+    if to_try := source.about.entries.get("Try next"):
+        cells.append(v4.new_markdown_cell(f"## Try next\n\n{source.prose(to_try)}"))
         cells.append(v4.new_code_cell(""))
     for number, cell in enumerate(cells, 1):
         cell["id"] = f"cell-{number}"  # by default drawn at random: the same recipe gives the same file
@@ -146,8 +146,7 @@ class _Source:
         self.path, self.text = path, path.read_text(encoding="utf-8")
         self.lines = self.text.splitlines()
         self.tree = ast.parse(self.text)
-        self.docstring = ast.get_docstring(self.tree) or ""
-        self.entries = {key: " ".join(text.split()) for key, text in _ENTRY.findall(self.docstring)}
+        self.about = take_apart(ast.get_docstring(self.tree) or "")
         mains = [node for node in self.tree.body if isinstance(node, ast.FunctionDef) and node.name == "main"]
         if len(mains) != 1 or not mains[0].args.args:
             raise ValueError(
@@ -173,14 +172,11 @@ class _Source:
             )
 
     def introduction(self) -> str:
-        title, _, rest = self.docstring.partition("\n")
-        others = [self.prose(" ".join(part.split())) for part in _ENTRY.sub("", rest).split("\n\n")]
-        about = [self.about_main.short_description, self.about_main.long_description]
-        texts = [self.prose(" ".join(part.split())) for part in about if part]
-        entries = [
-            f"**{key}.** {self.prose(text)}" for key, text in self.entries.items() if key != "Try next"
-        ]
-        return "\n\n".join([f"# {title.rstrip('.')}", *texts, *filter(None, others), *entries])
+        title, entries, others = self.about
+        about_main = [self.about_main.short_description, self.about_main.long_description]
+        texts = [" ".join(part.split()) for part in about_main if part]
+        shown = [f"**{key}.** {self.prose(text)}" for key, text in entries.items() if key != "Try next"]
+        return "\n\n".join([f"# {title.rstrip('.')}", *map(self.prose, [*texts, *others]), *shown])
 
     def imports(self) -> str:
         """Return the imports, without those names that only the command line needs."""

@@ -11,7 +11,8 @@ import scipy.special
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toolkit.plotting import plot_folds, read_history
+from toolkit.histories import read_history
+from toolkit.plotting import plot_folds
 from toolkit.run import report
 
 

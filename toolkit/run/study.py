@@ -103,17 +103,17 @@ def _run_waiting(recipe: Recipe, folder: Path, jobs: Sequence[Job], common: Comm
     waiting = [job for job in jobs if report.read(folder / job.folder)["status"] != "finished"]
     ended = ""
     with _workers(recipe, folder, common, len(waiting)) as workers:
-        progress = Progress(len(jobs), len(jobs) - len(waiting), workers.number)
+        line = StatusLine(len(jobs), len(jobs) - len(waiting), workers.number)
         futures = {workers.submit(job.folder): job for job in waiting}
         try:
             for future in concurrent.futures.as_completed(futures):
                 job = futures.pop(future)  # what it holds is no longer needed
                 workers.finish(job.folder, future)
-                progress.show(job.title, report.read(folder / job.folder))
+                line.show(job.title, report.read(folder / job.folder))
         except (KeyboardInterrupt, ConnectionError) as error:
             ended = str(error) or INTERRUPTED
             workers.interrupt()
-    progress.end()
+    line.end()
     return ended
 
 
@@ -127,7 +127,7 @@ def _workers(recipe: Recipe, folder: Path, common: Common, waiting: int) -> "Pro
     return Cluster(recipe.start, folder, common.cluster)
 
 
-class Progress:
+class StatusLine:
     """How far a study is: a line that changes on a terminal, a line a run in a file.
 
     Args:

@@ -148,12 +148,10 @@ def _metrics_of(model: keras.Model) -> list[keras.metrics.Metric]:
 
 def build_what_a_batch_would(model: keras.Model, feed: Feed) -> None:
     """Create what Keras makes when it sees the first batch: in a trace, it would cost a second trace."""
-    outputs = getattr(model, "outputs", None)
-    if not model.built or not outputs or _has_own_logs(model):
+    y_pred = _keras.graph_outputs(model)
+    if not model.built or y_pred is None or _has_own_logs(model):
         return
     _, y, _ = keras.utils.unpack_x_y_sample_weight(feed.table.spec())
-    structure = getattr(model, "_outputs_struct", None)
-    y_pred = outputs[0] if structure is None else structure
     if model.trainable_variables:
         _keras.build_optimizer(model)
     _keras.build_compiled(model, y, y_pred)

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from toolkit import splits as splitting
+from toolkit.histories import mean_and_deviation, together
 from toolkit.training import checks
 from toolkit.training.arrays import take_rows, to_table, with_class_weights
 from toolkit.training.loop import Request
@@ -363,23 +364,18 @@ class CrossValidation:
     @property
     def curves(self) -> dict[str, npt.NDArray[np.float64]]:
         """For each metric all curves, shape `(folds, epochs)`; NaN after a fold's last epoch."""
-        epochs = max(len(history[self.monitor]) for history in self.histories)
-        return {
-            name: np.array(
-                [history[name] + [np.nan] * (epochs - len(history[name])) for history in self.histories]
-            )
-            for name in self.histories[0]
-        }
+        names = self.histories[0]
+        return {name: together([history[name] for history in self.histories]) for name in names}
 
     @property
     def mean(self) -> dict[str, npt.NDArray[np.float64]]:
         """For each metric its mean over the folds, shape `(epochs,)`."""
-        return {name: np.nanmean(curve, axis=0) for name, curve in self.curves.items()}
+        return {name: mean_and_deviation(curves)[0] for name, curves in self.curves.items()}
 
     @property
     def std(self) -> dict[str, npt.NDArray[np.float64]]:
         """For each metric its standard deviation over the folds, shape `(epochs,)`."""
-        return {name: np.nanstd(curve, axis=0) for name, curve in self.curves.items()}
+        return {name: mean_and_deviation(curves)[1] for name, curves in self.curves.items()}
 
     @property
     def best_epoch(self) -> int:

@@ -14,16 +14,6 @@ import tensorflow as tf
 from toolkit import _checks, _keras
 from toolkit.training.arrays import RowNumbers, Table, refuse_non_finite
 
-# What Keras calls while it trains and compiled epochs go past: who overrides one of these has other plans.
-_OWN_LOOP = [
-    "fit",
-    "evaluate",
-    "make_train_function",
-    "make_test_function",
-    "_make_function",
-    "train_on_batch",
-    "test_on_batch",
-]
 _BATCH_HOOKS = [f"on_{phase}batch_{end}" for phase in ("", "train_", "test_") for end in ("begin", "end")]
 _trained: "weakref.WeakKeyDictionary[keras.Model, Any]" = weakref.WeakKeyDictionary()
 
@@ -47,12 +37,11 @@ def check_model(model: Any) -> None:
             "`model` must live on one device; use model.fit under a distribution strategy. "
             f"Received: {type(model.distribute_strategy).__name__}"
         )
-    for name in _OWN_LOOP:
-        if name in vars(model) or getattr(type(model), name) is not getattr(keras.Model, name):
-            raise ValueError(
-                f"`model` must be trained by Keras's own `{name}`; use model.fit for one that overrides it. "
-                f"Received: {type(model).__name__}"
-            )
+    if name := _keras.own_loop(model):
+        raise ValueError(
+            f"`model` must be trained by Keras's own `{name}`; use model.fit for one that overrides it. "
+            f"Received: {type(model).__name__}"
+        )
     traced = model.train_function is not None or _trained.get(model) is _keras.compilation(model)
     changed = _keras.changed_since_compile(model) if traced else []
     if changed:

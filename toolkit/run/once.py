@@ -36,7 +36,7 @@ def run(recipe: Recipe, options: Options, common: Common, folder: Path) -> int:
 
 
 def _run(recipe: Recipe, options: Options, common: Common, folder: Path) -> int:
-    device = _device()
+    device = find_device()
     keras.utils.set_random_seed(common.seed)
 
     def on_load(dataset: Dataset) -> None:
@@ -106,7 +106,7 @@ def _blamed(error: ValueError, options: Options, defaults: Options) -> str:
     )
 
 
-def _device() -> str:
+def find_device() -> str:
     """Name the GPUs that TensorFlow sees, each of whose memory shall grow with the need; or say CPU."""
     gpus = tf.config.list_physical_devices("GPU")
     for gpu in gpus:  # or TensorFlow would take all of its memory at once
