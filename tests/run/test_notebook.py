@@ -13,6 +13,7 @@ import pytest
 from conftest import ROOT
 from nbclient import NotebookClient
 
+import toolkit.run.notebook
 from recipes.__main__ import names
 from toolkit.run.notebook import notebook
 
@@ -105,8 +106,7 @@ def test_a_cell_ends_where_something_is_shown(code):
         '    and stay."""',
         "print(text)",
     ]
-    assert "        checkpoint=run.keep(),\n" not in steps[3]
-    assert "    checkpoint=run.keep(),\n)" in steps[3]
+    assert "    shuffle=shuffle,\n)" in steps[3]  # and no checkpoint: no cell is resumed
     assert steps[3].endswith('run.figure("folds.png", toolkit.plot_folds(histories, "mae", log=log))')
     assert steps[5].endswith("callbacks=[run.log()]);")  # the History is not what the cell wants to show
     assert max(len(step.splitlines()) for step in steps) <= 12
@@ -224,6 +224,16 @@ def test_a_recipe_that_is_run_inside_a_notebook_shows_its_figures_and_no_noise(j
     outputs = jupyter(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(line)]))
     assert len(pictures(outputs)) == len(list(tmp_path.glob("runs/*/*/*.png"))) > 0
     assert noise(outputs) == ""
+
+
+@pytest.mark.parametrize(
+    ("variables", "hold"),
+    [({}, True), ({"folds": 4, "loss": "mse"}, True), ({"folds": 5}, False), ({"loss": "mae"}, False)],
+)
+def test_the_ranges_hold_where_the_notebook_has_the_default_options(variables, hold, tmp_path):
+    variables |= {"notebook": toolkit.run.notebook, "folder": tmp_path}
+    exec('run = notebook.start("boston", data="sample", out=folder)', variables)
+    assert variables["run"].judged() is hold
 
 
 def command(*args, cwd):

@@ -47,8 +47,11 @@ def start(
 ) -> "Run":
     """Return the `run` of a notebook: as in the command, but cells are run again instead of resumed.
 
+    The ranges of the recipe hold for its default options: they stand beside the scores unless a variable of
+    the notebook gives one of these options another value.
+
     Args:
-        name: Name of the recipe, whose ranges stand beside the scores.
+        name: Name of the recipe.
         seed: Seed of every random choice: same seed, same numbers as those of the command.
         data: "auto" takes the real data, or else the embedded sample; "real" or "sample" takes that alone.
         data_dir: Folder that holds the data files.
@@ -72,10 +75,14 @@ def start(
     device = once.find_device()
     keras.utils.set_random_seed(seed)
     spec = importlib.util.find_spec(f"recipes.{name}")
-    expected = Recipe.read(Path(spec.origin)).expected if spec and spec.origin else {}
+    recipe = Recipe.read(Path(spec.origin)) if spec and spec.origin else None
+    expected = recipe.expected if recipe else {}
+    defaults = recipe.defaults() if recipe else {}
+    variables = sys._getframe(1).f_globals
+    default = all(variables.get(option, value) == value for option, value in defaults.items())
     loaded = Data(data, data_dir, on_load=lambda dataset: report.announce(dataset, seed, device))
     folder = report.new_folder(Path(out, name))
-    return NotebookRun(name, folder, loaded, seed, expected, default=True)
+    return NotebookRun(name, folder, loaded, seed, expected, default)
 
 
 def notebook(path: Path) -> Any:
@@ -231,8 +238,13 @@ class _Source:
                 yield "text", text
 
     def _cell(self, statements: list[ast.stmt]) -> str:
-        """Return the code of a cell; a last value that only a notebook would show gets a semicolon."""
+        """Return the code of a cell, without checkpoints, as no cell is resumed.
+
+        A last value that only a notebook would show gets a semicolon.
+        """
         code = "\n".join(map(self._code, statements))
+        keep = rf"checkpoint={self.run}\.keep\([^()]*\)"
+        code = re.sub(rf"^ +{keep},\n|, {keep}$", "", code, flags=re.MULTILINE)
         last = statements[-1]
         if not (isinstance(last, ast.Expr) and isinstance(last.value, ast.Call)):
             return code

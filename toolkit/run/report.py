@@ -64,7 +64,7 @@ def announce(dataset: Dataset, seed: int, device: str) -> None:
     """Say what is trained on."""
     rows = f"{len(dataset.x_train):,} training rows, {len(dataset.x_test):,} test rows"
     if dataset.source == "sample":
-        print(f"SAMPLE DATA for {dataset.name} ({rows}); nothing will be judged.\n{dataset.reason}")
+        print(f"SAMPLE DATA for {dataset.name} ({rows}); nothing will be judged: {dataset.reason}.")
     else:
         print(f"Real data: {dataset.name} ({rows}). Seed {seed}. {device}.")
 
