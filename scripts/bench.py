@@ -487,7 +487,8 @@ def main() -> None:
         end=" ",
     )
     print(f"Python {platform.python_version()}, medians of {arguments.runs}\n")
-    print("| name | ours / baseline | s | s | times sooner | MB | MB | results |")
+    heads = "ours, s | baseline, s | times sooner | ours, MB | baseline, MB"
+    print(f"| name | ours / baseline | {heads} | results |")
     print("|---|---|---|---|---|---|---|---|")
     everything = {}
     for name in arguments.only or BENCHMARKS:

@@ -1,6 +1,7 @@
 """The rules that keep the house in order, read from the source."""
 
 import ast
+import re
 import subprocess
 import sys
 
@@ -8,6 +9,7 @@ import pytest
 from conftest import ROOT
 
 import toolkit
+from toolkit._lessons import take_apart
 
 TOOLKIT = sorted((ROOT / "toolkit").rglob("*.py"))
 RECIPES = sorted((ROOT / "recipes").glob("[!_]*.py"))
@@ -69,6 +71,14 @@ def test_stairs_only_go_down(path):
     assert up == []
 
 
+def test_the_floors_are_those_that_are_described():
+    described = (ROOT / ".github/CONTRIBUTING.md").read_text()
+    rooms = {each for floor in FLOORS[:-1] for each in floor}
+    assert rooms == {room(path) for path in TOOLKIT} - {"__init__"}
+    for number, line in re.findall(r"^\| (\d) \| (.*)", described, flags=re.MULTILINE):
+        assert set(re.findall(r"`(\w+)`", line)) == set(FLOORS[int(number)])
+
+
 def test_rooms_do_not_import_each_other_in_a_circle():
     uses = {}
     for path in TOOLKIT:
@@ -88,10 +98,12 @@ def test_a_file_of_the_toolkit_is_short(path):
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_a_recipe_imports_no_recipe_and_its_lines_can_be_read(path):
-    assert not {name for name in imports(path) if name.startswith("recipes")}
+    others = {name for name in imports(path) if name.startswith("recipes")}
+    assert not others, "what two recipes need goes to the toolkit"
     lines = path.read_text().splitlines()
-    assert max(map(len, lines)) <= 100
-    assert len(lines) <= 220
+    wide = [number for number, line in enumerate(lines, 1) if len(line) > 100]
+    assert not wide, "break these lines: a recipe has 100 columns"
+    assert len(lines) <= 220, "what is not the lesson goes to the toolkit, drawing say"
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
@@ -99,14 +111,21 @@ def test_a_recipe_runs_nothing_on_import_and_shows_its_vocabulary(path):
     tree = ast.parse(path.read_text())
     kinds = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Assign)
     statements = [node for node in tree.body[1:] if not isinstance(node, kinds)]
-    assert [ast.unparse(node) for node in statements] == ["if __name__ == '__main__':\n    cli(main)"]
+    last = "if __name__ == '__main__':\n    cli(main)"
+    assert [ast.unparse(node) for node in statements] == [last], (
+        "end with this, and run nothing else on import"
+    )
     source = path.read_text()
-    assert "\nEXPECTED = {" in source
-    assert "\nQUICK = {" in source
+    assert "\nEXPECTED = {" in source, (
+        "name the ranges of the scores: EXPECTED = {...}, or {} until they are known"
+    )
+    assert "\nQUICK = {" in source, "name the options of a short run: QUICK = {...}"
     training = [".compile(", "toolkit.fit", ".evaluate(", ".predict(", "toolkit.save("]
-    assert [word for word in training if word in source] in (training, [])  # none: a lesson without training
-    for entry in ("Teaches  ", "Data  ", "Source  ", "Takes  ", "Try next  "):
-        assert f"\n{entry}" in ast.get_docstring(tree)
+    lacking = [word for word in training if word not in source]
+    assert lacking in ([], training), "a lesson with training shows all five calls, one without shows none"
+    entries = take_apart(ast.get_docstring(tree)).entries
+    lacking = [entry for entry in ("Teaches", "Data", "Source", "Takes", "Try next") if entry not in entries]
+    assert not lacking, "the docstring at the top lacks these entries"
 
 
 @pytest.mark.parametrize("path", TOOLKIT, ids=lambda path: path.stem)

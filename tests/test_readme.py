@@ -8,6 +8,7 @@ import sys
 import pytest
 from conftest import ROOT
 
+import toolkit
 from recipes.__main__ import names, table
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -17,6 +18,12 @@ BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, flags=re.MULTILINE | re.DOT
 def test_the_table_is_generated():
     assert "| 0.885 |" in table()  # an entry of the docstring with a single space after its name
     assert table() in README, "put the output of `python -m recipes --table` into the README"
+
+
+def test_every_public_name_is_in_the_table():
+    (rows,) = re.findall(r"^\| name \| what it does \|\n(.*?)\n\n", README, flags=re.MULTILINE | re.DOTALL)
+    listed = {name for line in rows.splitlines() for name in re.findall(r"`(\w+)`", line.split("|")[1])}
+    assert listed >= set(toolkit.__all__)
 
 
 def test_every_command_names_a_file_or_a_module_that_is_there():

@@ -52,6 +52,8 @@ def quick(name, tmp_path, *options):
 
 
 def test_every_recipe_has_its_figures_listed_here():
+    unlisted = set(names()) - set(FIGURES)
+    assert not unlisted, "list the figures of these recipes in FIGURES, at the top of this file"
     assert sorted(FIGURES) == names()
 
 
@@ -69,8 +71,9 @@ def test_it_runs_on_the_sample(name, tmp_path, capsys):
         assert "SAMPLE DATA" in out.splitlines()[-1]
     if name not in ("tensors", "losses"):  # they train nothing
         for kind in ("baseline_", "linear_"):
-            assert [key for key in report["metrics"] if key.startswith(kind)]
-        assert list(folder.glob("*.csv"))
+            named = [key for key in report["metrics"] if key.startswith(kind)]
+            assert named, f"score what the model has to beat: run.score({kind}accuracy=...)"
+        assert list(folder.glob("*.csv")), "write the learning curve: toolkit.fit(..., callbacks=[run.log()])"
     for figure in FIGURES[name]:
         assert (folder / figure).read_bytes().startswith(b"\x89PNG")
     for model in folder.glob("*.keras"):

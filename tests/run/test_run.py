@@ -2,9 +2,11 @@ import json
 import re
 
 import pytest
+from matplotlib.figure import Figure
 from run.guess import LESSON, TRAINING
 
 from toolkit import Data
+from toolkit.data.sets import Origin
 from toolkit.run import Run
 
 
@@ -172,3 +174,13 @@ def test_what_runs_share_lies_beside_the_folders_of_all_recipes_in_a_study_too(t
     for place in ("guess/2026", "guess/2026/units=4/seed=0"):
         this = Run("guess", tmp_path / place, Data("sample"), 0, {}, default=True)
         assert this.shared("records") == tmp_path / "records"
+
+
+@pytest.mark.parametrize("source", ["sample", "real"])
+def test_a_figure_of_the_sample_says_so(source, tmp_path):
+    this = Run("guess", tmp_path, Data("sample"), 0, {}, default=True)
+    this.data.used.append(Origin(name="mnist", source=source, files={}, reason=""))
+    figure = Figure()
+    this.figure("empty.png", figure)
+    assert [text.get_text() for text in figure.texts] == ["sample data"] * (source == "sample")
+    assert (tmp_path / "empty.png").read_bytes().startswith(b"\x89PNG")

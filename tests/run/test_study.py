@@ -10,10 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from run.guess import TRAINING, finish, logged, the_study
 from scipy import stats
 
 from toolkit.run import results, study
+from toolkit.run.recipe import Recipe
 
 
 def test_seeds_and_settings_are_run_side_by_side_to_the_scores_of_each_alone(run, folders):
@@ -40,7 +42,10 @@ def test_seeds_and_settings_are_run_side_by_side_to_the_scores_of_each_alone(run
         assert report["metrics"] == job["metrics"]
     for label in labels:
         assert re.search(rf"^  {label} .* 2$", out, flags=re.MULTILINE)
-    assert max(map(len, out.splitlines()[-10:-1])) <= 80
+    *_, place, last = out.splitlines()
+    assert last.startswith("SAMPLE DATA was used for boston_housing: ")
+    assert place == f"Results: {folder}"
+    assert max(map(len, out.splitlines()[-11:-2])) <= 80
 
 
 def test_a_run_that_fails_is_named_and_the_others_go_on(counting, tmp_path):
@@ -208,6 +213,18 @@ def test_a_reader_that_leaves_ends_the_study_without_a_complaint(counting, tmp_p
     assert process.wait(timeout=60) == 141
     assert process.stderr.read() == ""
     process.stderr.close()
+
+
+@pytest.mark.parametrize("source", ["sample", "real"])
+def test_the_figure_of_a_study_names_its_data(source, tmp_path, monkeypatch):
+    titles = []
+    monkeypatch.setattr(results, "draw", lambda found, title, expected: titles.append(title) or Figure())
+    said = {"status": "finished", "metrics": {"test_mae": 1.0}, "data": [{"name": "mnist", "source": source}]}
+    (tmp_path / "seed=0").mkdir()
+    (tmp_path / "seed=0/report.json").write_text(json.dumps(said))
+    recipe = Recipe(print, "guess", "", {}, {}, ())
+    assert study._conclude(recipe, tmp_path, [study.Job("", 0, "seed=0")], "") == 0
+    assert titles == [f"guess ({source} data)"]
 
 
 def test_one_run_has_no_spread():

@@ -49,11 +49,17 @@ class Run:
         return self.folder / "checkpoints" / name
 
     def figure(self, name: str, drawn: Any) -> None:
-        """Save a figure, or the figure of some axes, in this run's folder; it appears whole or not at all."""
+        """Save a figure, or the figure of some axes, in this run's folder; it appears whole or not at all.
+
+        One that was drawn from the embedded sample says so in a corner.
+        """
         from toolkit import plotting
 
-        report.save_figure(self.path(name), getattr(drawn, "figure", drawn))
-        plotting.show(drawn)
+        figure = getattr(drawn, "figure", drawn)
+        if any(used.source == "sample" for used in self.data.used):
+            figure.text(0.005, 0.005, "sample data", color="gray", fontsize="small")
+        report.save_figure(self.path(name), figure)
+        plotting.show(figure)
 
     def log(self, name: str = "history.csv") -> Any:
         """Return a `keras.callbacks.CSVLogger` that writes a file in this run's folder, epoch by epoch."""

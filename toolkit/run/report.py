@@ -6,7 +6,7 @@ import itertools
 import json
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -91,7 +91,6 @@ def conclude(report: Mapping[str, Any], default: bool, folder: Path, go_on: str)
         folder: Where the results are.
         go_on: The command that goes on with a run that was cut short.
     """
-    samples = [used["name"] for used in report["data"] if used["source"] == "sample"]
     expected, metrics = report["expected"], report["metrics"]
     if report["status"] == "failed":
         print(f"{report['recipe']}: {report['error']}", file=sys.stderr)
@@ -107,6 +106,12 @@ def conclude(report: Mapping[str, Any], default: bool, folder: Path, go_on: str)
     elif not default:
         print("Verdict: not judged, because the ranges hold for the default options.")
     print(f"{report['seconds']:.0f} s. Results: {folder}")
+    tell_samples(report["data"])
+
+
+def tell_samples(data: Iterable[Mapping[str, Any]]) -> None:
+    """Say for which data sets the embedded sample was used, if any."""
+    samples = dict.fromkeys(used["name"] for used in data if used["source"] == "sample")
     if samples:
         print(f"SAMPLE DATA was used for {', '.join(samples)}: these scores say nothing about the real data.")
 

@@ -48,8 +48,10 @@ def main_score(names: Mapping[str, Any] | Sequence[str]) -> str:
 
     >>> main_score(["baseline_mae", "cv_mae", "test_mae", "seconds"])
     'test_mae'
+    >>> main_score(["test_and", "test_or", "test_accuracy"])
+    'test_accuracy'
     """
-    for kind in ("test_", "cv_"):
+    for kind in ("test_mae", "test_accuracy", "test_", "cv_"):
         for name in names:
             if name.startswith(kind):
                 return name
@@ -95,7 +97,7 @@ def draw(results: Sequence[Result], title: str, expected: Mapping[str, report.Ra
 
     Args:
         results: One for each run, one at least.
-        title: The name of the recipe.
+        title: The name of the recipe, and what it was run on.
         expected: The ranges to show, by the name of the score.
     """
     score = main_score(dict.fromkeys(name for result in results for name in result.metrics))

@@ -181,12 +181,14 @@ def _conclude(recipe: Recipe, folder: Path, jobs: Sequence[Job], ended: str) -> 
         for job, content in zip(jobs, reports, strict=True)
         if content["status"] == "finished"
     ]
+    data = [used for content in reports for used in content.get("data", [])]
     if finished:
         judged = all(content["verdict"] != "not judged" for content in reports if content["metrics"])
         print("", results.table(finished), sep="\n")
-        report.save_figure(
-            folder / "study.png", results.draw(finished, recipe.name, recipe.expected if judged else {})
-        )
+        sources = sorted({used["source"] for used in data})
+        title = f"{recipe.name} ({' and '.join(sources)} data)" if sources else recipe.name
+        figure = results.draw(finished, title, recipe.expected if judged else {})
+        report.save_figure(folder / "study.png", figure)
     failed = [
         (job, content) for job, content in zip(jobs, reports, strict=True) if content["status"] == "failed"
     ]
@@ -199,6 +201,7 @@ def _conclude(recipe: Recipe, folder: Path, jobs: Sequence[Job], ended: str) -> 
         done = f"{ended}{': ' * bool(ended)}{len(finished)} of {len(jobs)} runs are done."
         print(f"{done} {recipe.typed} --resume {folder} goes on.")
     print(f"Results: {folder}")
+    report.tell_samples(data)
     return 130 if ended == INTERRUPTED else int(bool(outside or len(finished) < len(jobs)))
 
 
