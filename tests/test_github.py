@@ -25,7 +25,7 @@ def test_what_is_run_is_there(path):
     assert commands
     for command in commands:
         assert (ROOT / command).stat().st_mode & 0o111, command
-    for file in re.findall(r"tests/test_\w+\.py", path.read_text()):
+    for file in re.findall(r"(?:tests|toolkit)/[\w/]+\.py", path.read_text()):
         assert (ROOT / file).is_file(), file
 
 

@@ -187,7 +187,7 @@ class _Source:
 
     def imports(self) -> str:
         """Return the imports, without those names that only the command line needs."""
-        used = {name for node in [*self._definitions(), *self.body] for name in _names(node)}
+        used = {name for node in [*self._definitions(), *self.body] for name in _used(node)}
         parts: list[str] = []
         end = 0
         for node in self.tree.body:
@@ -346,7 +346,8 @@ def _first_line(node: ast.stmt) -> int:
     return min([node.lineno, *(decorator.lineno for decorator in decorators)])
 
 
-def _names(node: ast.AST) -> set[str]:
+def _used(node: ast.AST) -> set[str]:
+    """Return the names that occur in a part of the source."""
     return {part.id for part in ast.walk(node) if isinstance(part, ast.Name)}
 
 
