@@ -187,9 +187,10 @@ def test_goes_on_and_the_log_has_every_epoch_once(interrupted, tmp_path, capsys)
     ]
     history = interrupted(verbose=2)
     assert "Resumed after epoch 3" in capsys.readouterr().out
+    log = (tmp_path / "log.csv").read_bytes()
+    assert [line.split(b",")[0] for line in log.split(b"\r\n")] == [b"epoch", *b"0 1 2 3 4".split(), b""]
     assert history == interrupted(checkpoint=None)
-    lines = (tmp_path / "log.csv").read_text().splitlines()
-    assert [line.split(",")[0] for line in lines] == ["epoch", "0", "1", "2", "3", "4"]
+    assert (tmp_path / "log.csv").read_bytes() == log  # now written in one go
 
 
 def test_a_finished_run_comes_back_and_goes_on_to_more_epochs(interrupted):
