@@ -17,6 +17,7 @@ hypothesis.settings.register_profile("shared machine", deadline=None)  # a first
 hypothesis.settings.load_profile("shared machine")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("RECIPES_CACHE", "off")  # the user's own
 # A shell starts a background job with Ctrl-C ignored, and every process that a test starts would inherit it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -20,8 +20,8 @@ LONGEST = 450  # lines of a file of the toolkit
 FLOORS = [
     ["_files", "_checks", "_keras", "_lessons", "quiet"],
     [
-        *("text", "scaling", "splits", "heads", "histories", "plotting", "drawing", "memory", "records"),
-        *("data", "saving"),
+        *("text", "scaling", "splits", "heads", "histories", "plotting", "drawing", "memory", "caching"),
+        *("records", "data", "saving"),
     ],
     ["training"],
     ["run"],
@@ -158,7 +158,7 @@ def test_light_helpers_do_not_wait_for_tensorflow():
 import sys, toolkit
 toolkit.kfold(10, 2), toolkit.multi_hot([[1]], 2), toolkit.Standardizer.fit([[1.0], [2.0]])
 toolkit.head([0, 1])
-toolkit.plot_history({"loss": [1.0]}), toolkit.Data("sample").imdb()
+toolkit.plot_history({"loss": [1.0]}), toolkit.Data("sample").imdb(), toolkit.compile_cache
 assert not {"tensorflow", "keras"} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -3,7 +3,11 @@
 import concurrent.futures
 import contextlib
 import inspect
+import itertools
+import os
 import shutil
+import subprocess
+import sys
 import zipfile
 
 import h5py
@@ -12,6 +16,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
+from tensorflow.python.framework import ops
 
 from toolkit import _keras
 
@@ -222,6 +227,49 @@ def dense_model(**options):
     model = keras.Sequential([keras.Input((2,)), layers.Dense(1)])
     model.compile(**({"optimizer": "sgd", "loss": "mse"} | options))
     return model
+
+
+@pytest.mark.parametrize(
+    ("code", "read"),
+    [
+        ("keras.utils.set_random_seed(1); tf.function(abs)", False),
+        ("tf.config.list_physical_devices('GPU')", True),
+        ("tf.constant(1)", True),
+    ],
+)
+def test_settings_are_read(code, read):
+    program = f"""
+import os, keras, tensorflow as tf
+from toolkit import _keras
+{code}
+assert _keras.settings_are_read() is {read}
+os.environ["TF_XLA_FLAGS"] = "--no_such_flag"
+tf.constant(1)
+"""
+    command = [sys.executable, "-c", program]
+    result = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"TF_XLA_FLAGS": ""})
+    assert (result.returncode == 0, "no_such_flag" in result.stderr) == (read, not read), result.stderr
+
+
+def test_steady_names():
+    def function(x):
+        return tf.while_loop(lambda x: x < 3, lambda x: [x + 1], [x])
+
+    def trace():
+        _keras._OWN_COUNT = itertools.count(10**12)
+        with _keras.steady_names():
+            return tf.function(function).get_concrete_function(tf.TensorSpec((), tf.int32))
+
+    one, graphs = trace(), []
+    graphs = [[function.signature.name for function in one.graph.as_graph_def().library.function]]
+    tf.stack([tf.constant(i) for i in range(5)])
+    before = ops.uid
+    other = trace()
+    assert ops.uid is before
+    graphs.append([function.signature.name for function in other.graph.as_graph_def().library.function])
+    assert len(graphs[0]) == 2
+    assert graphs[0] == graphs[1]
+    assert one.name == other.name
 
 
 def test_random_seed():

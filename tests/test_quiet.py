@@ -14,10 +14,16 @@ NOISE = [
     "To enable the following instructions: AVX2, rebuild TensorFlow with the appropriate flags.\n",
     "E0000 00:00:1795262414.594708 cuda_platform.cc:52] failed call to cuInit: UNKNOWN ERROR (303)\n",
     "E0000 00:00:1795262414.5 mkl.h:201] oneDNN supports DT_BOOL only on platforms with AVX-512.\n",
+    "E0000 00:00:1795275991.2 text_format.cc:378] Error parsing text-format "
+    "tensorflow.XlaSerializedCacheEntry: 2:1: Expected identifier, got: 6\n",
+    "E0000 00:00:1795275991.2 cpu_aot_loader.cc:220] Loading XLA:CPU AOT result. Target machine feature "
+    "+prefer-no-gather is not  supported on the host machine.\n",
 ]
 NEWS = [
     "E0000 00:00:1795262414.594708   26255 bfc_allocator.cc:50] out of memory\n",
     "F0000 00:00:1795262414.594708   26255 check.cc:50] Check failed: oneDNN\n",
+    "E0000 00:00:1795275991.2 cpu_aot_loader.cc:220] Loading XLA:CPU AOT result. Target machine feature "
+    "+avx512f is not  supported on the host machine.\n",
     "Traceback (most recent call last):\n",
     "ValueError: W0000 is no number\n",
     "a line that is",

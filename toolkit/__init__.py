@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 # Editors and type checkers read these imports, whose `as` says that a name is public; Python takes what
 # `_NAMES_IN` says.
 if TYPE_CHECKING:
+    from toolkit.caching import compile_cache as compile_cache
     from toolkit.data import Data as Data
     from toolkit.data import Dataset as Dataset
     from toolkit.heads import Head as Head
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from toolkit.training import fit_many as fit_many
 
 _NAMES_IN = {
+    "caching": ["compile_cache"],
     "data": ["Data", "Dataset"],
     "heads": ["Head", "head"],
     "plotting": ["plot_folds", "plot_history"],

@@ -6,6 +6,7 @@ them, or gives it another meaning, is noticed there and not by a user.
 
 import contextlib
 import functools
+import itertools
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,9 +20,13 @@ from keras.src.backend.common import global_state
 from keras.src.saving import saving_lib, serialization_lib
 from keras.src.utils.python_utils import pythonify_logs
 from keras.src.utils.rng_utils import get_random_seed
+from tensorflow.python.eager import context
+from tensorflow.python.framework import ops
 from tensorflow.python.ops.parallel_for import pfor
 
 _DECLARING = threading.RLock()
+_COUNT = ops.uid
+_OWN_COUNT = itertools.count(10**12)  # of numbers that TensorFlow's own count never reaches
 
 # Saving and loading
 
@@ -198,6 +203,29 @@ def functional(model: Any) -> Any:
 
 
 # Training
+
+
+def settings_are_read() -> bool:
+    """Tell whether TensorFlow has read its settings from the environment.
+
+    Its first operation makes it do so, and so does its first look at the devices of the machine.
+    """
+    made = context.context_safe()
+    return made is not None and (made._initialized or made._physical_devices is not None)
+
+
+@contextlib.contextmanager
+def steady_names() -> Iterator[None]:
+    """Let TensorFlow number functions that are traced meanwhile by a count that only they move.
+
+    Its own count goes on with each tensor that there is, so with the time of day: callbacks, say, are called
+    after so many seconds. XLA finds what it has compiled before by these names.
+    """
+    ops.uid = lambda: next(_OWN_COUNT)
+    try:
+        yield
+    finally:
+        ops.uid = _COUNT
 
 
 def random_seed() -> int | None:

@@ -11,14 +11,17 @@ import re
 import subprocess
 import sys
 
-# Information and warnings, which TensorFlow writes before it reads TF_CPP_MIN_LOG_LEVEL, and two "errors":
-# 303 only says that no NVIDIA driver is installed, the other one that a mask is not sped up.
+# Information and warnings, which TensorFlow writes before it reads TF_CPP_MIN_LOG_LEVEL, and some "errors":
+# 303 only says that no NVIDIA driver is installed, the next one that a mask is not sped up. When XLA loads
+# what it has compiled, it misses an instruction in what is a preference, and it tries a text format first.
 HARMLESS = re.compile(
     rb"[IW]\d{4} "
     rb"|WARNING: All log messages before absl"
     rb"|To enable the following instructions"
     rb"|E\d{4} .*cuInit.*\(303\)"
     rb"|E\d{4} .*oneDNN supports DT_BOOL only on platforms with AVX-512"
+    rb"|E\d{4} .*Loading XLA:CPU AOT result\. Target machine feature \+prefer-no-(scatter|gather) is not "
+    rb"|E\d{4} .*Error parsing text-format tensorflow\.XlaSerializedCacheEntry"
 )
 _started: list[subprocess.Popen[bytes]] = []
 

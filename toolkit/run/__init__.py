@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 import numpy.typing as npt
 
-from toolkit import quiet
+from toolkit import caching, quiet
 from toolkit.data import Data
 from toolkit.run import options, report
 from toolkit.run.recipe import Recipe
@@ -125,6 +125,7 @@ def cli(main: Callable[..., None], args: Sequence[str] | None = None) -> NoRetur
     """
     recipe = Recipe.of(main)
     chosen, common = _asked(recipe, sys.argv[1:] if args is None else args)
+    _use_compile_cache()
     from toolkit.run import once
 
     try:
@@ -161,6 +162,19 @@ def started() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def _use_compile_cache() -> None:
+    """Let XLA keep what it compiles, unless RECIPES_CACHE is "off"; it may name the folder, too."""
+    chosen = os.environ.get("RECIPES_CACHE", "")
+    if chosen == "off":
+        return
+    try:
+        caching.compile_cache(chosen or None)
+    except RuntimeError:  # the user's own settings of XLA, or a notebook in which TensorFlow has run
+        pass
+    except OSError as error:
+        print(f"No compile cache: {error}", file=sys.stderr)
+
+
 def _end_at_once(*_: object) -> NoReturn:
     print("\nInterrupted.", flush=True)
     os._exit(130)  # nothing is begun, and libraries in the middle of their import are better not asked
@@ -169,8 +183,11 @@ def _end_at_once(*_: object) -> NoReturn:
 def _asked(recipe: Recipe, args: Sequence[str]) -> tuple[options.Options, options.Common]:
     """Return the options of the one run that is asked for; a study is run here, and ends the process."""
     chosen, common = options.parse(recipe, args)
+    if common.no_cache:
+        os.environ["RECIPES_CACHE"] = "off"  # for the runs of a study, too
     if common.resume is not None:
-        alone = {name: getattr(common, name) for name in ("out", "resume", "jobs", "cluster", "insecure")}
+        free = ("out", "resume", "jobs", "cluster", "insecure", "no_cache")
+        alone = {name: getattr(common, name) for name in free}
         if chosen != recipe.defaults() or common != options.Common(**alone):
             text = f"--resume takes the options from the folder's report. Received: {' '.join(args)}"
             options.refuse(recipe, text)

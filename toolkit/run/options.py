@@ -51,6 +51,8 @@ class Common:
     """Run --seeds and --set on a Dask cluster, by the address of its scheduler."""
     insecure: tyro.conf.FlagCreatePairsOff[bool] = False
     """Use a cluster on other machines without TLS: whoever reaches it runs code on all of them."""
+    no_cache: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Compile anew what earlier runs have compiled, and keep nothing; so does RECIPES_CACHE=off."""
     resume: Folder = None
     """The folder of a run or study that was cut short: go on there, with its options, to the same numbers."""
 

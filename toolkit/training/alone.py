@@ -245,7 +245,8 @@ class _Steps:
         function = tf.function(
             self._loop if jit else self._overlapping_loop, autograph=False, jit_compile=jit
         )
-        return function.get_concrete_function(self.feed.table.signature(), order, number, number)
+        with _keras.steady_names():
+            return function.get_concrete_function(self.feed.table.signature(), order, number, number)
 
     def _goes_on(self, i: tf.Tensor, stop: tf.Tensor, logs: Any) -> tf.Tensor:
         if not self.watched or not isinstance(logs, dict) or "loss" not in logs:

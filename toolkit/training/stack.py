@@ -219,7 +219,9 @@ class Stack:
 
     def _compile(self, jit: bool) -> None:
         def compiled(function: Callable[..., Any], jit: bool, *signature: Any) -> Any:
-            return tf.function(function, autograph=False, jit_compile=jit).get_concrete_function(*signature)
+            with _keras.steady_names():
+                traced = tf.function(function, autograph=False, jit_compile=jit)
+                return traced.get_concrete_function(*signature)
 
         order, rest = _to_tensors(self.training.order(self.settings, 0))
         number = tf.constant(0)
