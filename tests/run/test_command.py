@@ -10,7 +10,7 @@ import time
 
 import pytest
 from conftest import ROOT
-from run.guess import COMMAND, FAKES, LESSON
+from run.guess import COMMAND, FAKES, LESSON, finish
 
 
 def command(*args, **kwargs):
@@ -108,3 +108,53 @@ def test_a_list_that_nobody_reads_is_no_error():
     )
     os.close(writing)
     assert (result.returncode, result.stderr) == (0, b"")
+
+
+FLAGS = 'print("flags:", os.environ.get("TF_XLA_FLAGS", ""))'
+
+
+@pytest.fixture
+def caches(tmp_path, monkeypatch):
+    """The folder of a user who has chosen nothing."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.delenv("RECIPES_CACHE")
+    monkeypatch.setenv("TF_XLA_FLAGS", "")
+    return tmp_path / "caches/keras-study-recipes/xla"
+
+
+def test_what_is_compiled_is_kept_by_default(counting, caches):
+    status, out = finish(counting("--note", FLAGS))
+    assert status == 0
+    assert f'directory="{caches}/process-' in out
+    assert list(caches.iterdir()) == []
+
+
+def test_the_runs_of_a_study_share_it(counting, caches, tmp_path):
+    assert finish(counting("--seeds", "2", "--note", FLAGS))[0] == 0
+    said = [path.read_text() for path in tmp_path.rglob("output.txt")]
+    assert [f'directory="{caches}/process-' in text for text in said] == [True, True]
+
+
+def test_a_folder_for_it_can_be_named(counting, caches, tmp_path, monkeypatch):
+    monkeypatch.setenv("RECIPES_CACHE", str(tmp_path / "own"))
+    assert f'directory="{tmp_path}/own/process-' in finish(counting("--note", FLAGS))[1]
+
+
+@pytest.mark.parametrize("args", [("--no-cache",), (), ("--no-cache", "--seeds", "2")])
+def test_it_can_be_turned_off(args, counting, caches, tmp_path, monkeypatch):
+    if not args:
+        monkeypatch.setenv("RECIPES_CACHE", "off")
+    status, out = finish(counting("--note", FLAGS, *args))
+    said = [out] if len(args) < 2 else [path.read_text() for path in tmp_path.rglob("output.txt")]
+    assert status == 0
+    assert ["flags: \n" in text for text in said] == [True] * (2 if len(args) > 1 else 1)
+    assert not caches.exists()
+
+
+def test_a_run_says_in_a_line_that_it_is_refused_and_goes_on(counting, caches):
+    caches.mkdir(parents=True)
+    caches.chmod(0o755)
+    status, out = finish(counting("--note", FLAGS))
+    assert status == 0
+    assert out.startswith(f"No compile cache: {caches} must have mode 0700. Received: 0755\nflags: \n")
