@@ -305,7 +305,7 @@ model = keras.Sequential([keras.Input((5,)), hidden, keras.layers.Dropout(0.5), 
 model.compile("adam", "mse")
 if fault == "no room":
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
-own = Path(os.environ.get("TF_XLA_FLAGS", '""').split('"')[1])
+own = Path(os.environ["TF_XLA_FLAGS"].split('"')[1] if folder else "")
 before = set(own.glob("*.pb")) if folder else set()
 if fault == "kill":
     from multiprocessing import dummy
@@ -322,7 +322,7 @@ print("new:", len(set(own.glob("*.pb")) - before) if folder else 0)
 """
 
 
-def train(folder="", fault="", **options):
+def train(folder="", fault=""):
     environment = os.environ | {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
     command = [sys.executable, "-c", TRAINING, str(folder), fault]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
