@@ -418,8 +418,9 @@ def test_gpu_memory():
     assert _keras.gpu_memory() > 1 << 30
 
 
+@pytest.mark.parametrize("width", [2, 32, 39])  # 32 columns and more come in slices
 @pytest.mark.parametrize("dtype", [np.float32, np.uint8, np.int64])
-def test_quick_sparse_products(dtype):
+def test_quick_sparse_products(dtype, width):
     dense = np.array([[0, 2, 0], [0, 0, 0], [1, 0, 3], [0, 0, 0]], dtype)  # with rows that are empty
     sparse = tf.sparse.from_dense(dense)
     sparse = tf.SparseTensor(  # the last entry twice
@@ -427,7 +428,7 @@ def test_quick_sparse_products(dtype):
         tf.concat([sparse.values, sparse.values[-1:]], 0),
         sparse.dense_shape,
     )
-    kernel = tf.Variable(np.arange(6, dtype=np.float32).reshape(3, 2))
+    kernel = tf.Variable(np.arange(3 * width, dtype=np.float32).reshape(3, width))
     found = []
     for quick in (False, True):
         with contextlib.ExitStack() as stack, tf.GradientTape() as tape:

@@ -80,7 +80,7 @@ class Table:
     def cut_signature(self, size: int | None = None) -> list[tuple[tf.TensorSpec, ...]]:
         """Describe what `cut` gives for a batch of a size (None: any)."""
         return [
-            parts[:2]
+            (tf.TensorSpec((None, 2), tf.int64), parts[1])
             if scipy.sparse.issparse(leaf)
             else tuple(tf.TensorSpec((size, *part.shape[1:]), part.dtype) for part in parts)
             for leaf, parts in zip(self.leaves, self.signature(), strict=True)
@@ -203,7 +203,7 @@ def _slice(tensor: tf.Tensor, indices: tf.Tensor) -> tf.Tensor:
 
 def _batches_signature(leaf: Any) -> tuple[tf.TensorSpec, ...]:
     return (
-        tf.TensorSpec((None, 2), tf.int64),
+        tf.TensorSpec((None, 2), tf.as_dtype(leaf.indices.dtype)),
         tf.TensorSpec((None,), _tensor_dtype(leaf)),
         tf.TensorSpec((None,), tf.int64),
     )
@@ -217,8 +217,9 @@ def _lay_batches(leaf: Any, order: RowNumbers) -> tuple[tf.Tensor, ...]:
         begins among them, shape `(batches + 1,)`.
     """
     rows = leaf[order.reshape(-1)]
-    coordinates = np.empty((rows.nnz, 2), np.int64)
-    coordinates[:, 0] = np.repeat(np.arange(order.size) % order.shape[1], np.diff(rows.indptr))
+    coordinates = np.empty((rows.nnz, 2), leaf.indices.dtype)  # half of the bytes that a batch will want
+    numbers = np.arange(order.size, dtype=coordinates.dtype) % order.shape[1]
+    coordinates[:, 0] = np.repeat(numbers, np.diff(rows.indptr))
     coordinates[:, 1] = rows.indices
     bounds = rows.indptr[:: order.shape[1]].astype(np.int64)
     return tf.convert_to_tensor(coordinates), tf.convert_to_tensor(rows.data), tf.convert_to_tensor(bounds)
@@ -226,7 +227,8 @@ def _lay_batches(leaf: Any, order: RowNumbers) -> tuple[tf.Tensor, ...]:
 
 def _cut_sparse(batches: tuple[tf.Tensor, ...], i: Any) -> tuple[tf.Tensor, tf.Tensor]:
     coordinates, values, bounds = batches
-    return coordinates[bounds[i] : bounds[i + 1]], values[bounds[i] : bounds[i + 1]]
+    begin, end = bounds[i], bounds[i + 1]
+    return tf.cast(coordinates[begin:end], tf.int64), values[begin:end]
 
 
 def to_table(x: Any, y: Any, sample_weight: Any, prefix: str = "") -> Table:
