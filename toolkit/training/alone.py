@@ -114,15 +114,21 @@ class Alone:
     def _watch_weights(self, all_of_them: bool = False) -> None:
         """Note which weights are finite: a constant of infinity is no divergence."""
         floats = [each for each in self.model.weights if keras.backend.is_float_dtype(each.dtype)]
-        finite = [each for each in floats if all_of_them or _all_finite([each])]
-        function = tf.function(lambda: _all_finite(finite), autograph=False)
-        self.finite = function.get_concrete_function()
+        finite = [each for each in floats if all_of_them or _is_finite(each)]
+        self.finite = lambda: all(map(_is_finite, finite))
+        if tf.config.list_logical_devices("GPU"):  # which would have to send the weights
+            function = tf.function(lambda: _all_finite(finite), autograph=False)
+            self.finite = function.get_concrete_function()
 
     def load(self, members: list[Member]) -> None:
         """Take what callbacks have changed: nothing to do, as they change the model itself."""
 
     def store(self, members: list[Member]) -> None:
         """Give the models their weights: nothing to do, as they are trained themselves."""
+
+
+def _is_finite(weight: Any) -> bool:
+    return bool(np.isfinite(np.asarray(tf.convert_to_tensor(weight))).all())
 
 
 def _all_finite(weights: list[Any]) -> tf.Tensor:

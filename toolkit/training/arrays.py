@@ -227,8 +227,9 @@ def _lay_batches(leaf: Any, order: RowNumbers) -> tuple[tf.Tensor, ...]:
 
 def _cut_sparse(batches: tuple[tf.Tensor, ...], i: Any) -> tuple[tf.Tensor, tf.Tensor]:
     coordinates, values, bounds = batches
-    begin, end = bounds[i], bounds[i + 1]
-    return tf.cast(coordinates[begin:end], tf.int64), values[begin:end]
+    begin, end = tf.unstack(tf.slice(bounds, [i], [2]))  # brackets would trace many more operations
+    entries = tf.slice(coordinates, tf.stack([begin, 0]), tf.stack([end - begin, 2]))
+    return tf.cast(entries, tf.int64), tf.slice(values, [begin], [end - begin])
 
 
 def to_table(x: Any, y: Any, sample_weight: Any, prefix: str = "") -> Table:
