@@ -72,6 +72,7 @@ def test_dtype_is_kept_by_both_faces(dtype):
 
 def test_a_word_that_occurs_more_often_than_a_byte_can_count_is_still_one():
     assert multi_hot([[5] * 256], 6, sparse=True).toarray().tolist() == [[0, 0, 0, 0, 0, 1]]
+    assert multi_hot([[1, 2, 3, 3]], 6, sparse=True).indices.base is None  # no room for what was repeated
 
 
 def test_blocks_of_rows_leave_no_seam(monkeypatch):

@@ -160,6 +160,7 @@ def _csr(flat: IntArray, starts: IntArray, shape: tuple[int, int], dtype: Any) -
     matrix = scipy.sparse.csr_array((counts, flat.astype(narrow), starts.astype(narrow)), shape=shape)
     matrix.sum_duplicates()
     matrix.data = np.ones(matrix.nnz, dtype=dtype)
+    matrix.indices = matrix.indices.copy()  # SciPy may leave them in the memory that held the repeated ones
     return matrix
 
 

@@ -331,6 +331,30 @@ def test_memory_is_shared_where_it_can_be(start, monkeypatch):
         np.testing.assert_array_equal(arrays.upload(other, share=True)[0].numpy(), other)
 
 
+@pytest.mark.parametrize("columns", [6, 1 << 17])  # coordinates in 16 bits, and in 32
+def test_csr_rows_of_any_width_give_the_numbers_of_model_fit(columns):
+    x = scipy.sparse.csr_matrix(
+        (X.ravel(), np.arange(450) * 290 % columns, np.arange(0, 451, 6)), (75, columns)
+    )
+    losses = []
+    for ours in (False, True):
+        keras.utils.set_random_seed(1)
+        model = keras.Sequential([keras.Input((columns,), sparse=True), layers.Dense(1)])
+        model.compile("sgd", loss="mse")
+        train = (lambda *a, model=model, **k: fit(model, *a, **k)) if ours else model.fit
+        losses.append(train(x, Y, epochs=3, batch_size=16, shuffle=False, verbose=0).history["loss"])
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize("rows", [slice(60), slice(60, None), slice(0)])
+def test_rows_of_a_split_share_the_memory_of_a_csr_matrix(rows):
+    whole = scipy.sparse.csr_array(X * (X > 0.6))
+    (part,) = arrays.to_table(whole, None, None).take(rows).leaves
+    np.testing.assert_array_equal(part.toarray(), whole.toarray()[rows])
+    for name in ("data", "indices") if part.nnz else ():
+        assert np.shares_memory(getattr(part, name), getattr(whole, name))
+
+
 def test_callbacks_at_epochs(tmp_path):
     keras.utils.set_random_seed(1)
     seen = []

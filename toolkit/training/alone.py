@@ -225,7 +225,8 @@ class _Steps:
         return logs
 
     def _arguments(self, order: RowNumbers) -> tuple[Any, tf.Tensor]:
-        return self.feed.tensors_for(order, fixed=self.fixed), tf.convert_to_tensor(order)
+        tensors = self.feed.tensors_for(order, self.batch_size, fixed=self.fixed)
+        return tensors, tf.convert_to_tensor(order)
 
     def _call(self, batches: Any, start: int, stop: int, steps: int) -> Any:
         size = batches[1].shape[1]
@@ -251,8 +252,9 @@ class _Steps:
         function = tf.function(
             self._loop if jit else self._overlapping_loop, autograph=False, jit_compile=jit
         )
+        tensors = self.feed.table.signature(self.batch_size)
         with _keras.steady_names():
-            return function.get_concrete_function(self.feed.table.signature(), order, number, number)
+            return function.get_concrete_function(tensors, order, number, number)
 
     def _goes_on(self, i: tf.Tensor, stop: tf.Tensor, logs: Any) -> tf.Tensor:
         if not self.watched or not isinstance(logs, dict) or "loss" not in logs:

@@ -39,9 +39,9 @@ class Table:
         """Whether there is a CSR matrix among the leaves."""
         return any(scipy.sparse.issparse(leaf) for leaf in self.leaves)
 
-    def take(self, rows: Any) -> "Table":
-        """Return some of the rows."""
-        leaves = [None if leaf is None else leaf[rows] for leaf in self.leaves]
+    def take(self, rows: slice) -> "Table":
+        """Return rows that lie one after another; they share the memory."""
+        leaves = [None if leaf is None else _slice_rows(leaf, rows) for leaf in self.leaves]
         return Table(keras.tree.pack_sequence_as(self.structure, leaves), leaves)
 
     def unpack(self) -> tuple[Any, Any, Any]:
@@ -49,12 +49,10 @@ class Table:
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(self.structure)
         return x, y, sample_weight
 
-    def signature(self) -> list[tuple[tf.TensorSpec, ...]]:
-        """Describe what `Feed.tensors_for` gives."""
+    def signature(self, batch_size: int) -> list[tuple[tf.TensorSpec, ...]]:
+        """Describe what `Feed.tensors_for` gives for batches of a size, or less."""
         return [
-            _batches_signature(leaf)
-            if scipy.sparse.issparse(leaf)
-            else tuple(tf.TensorSpec((None, *part.shape[1:]), _tensor_dtype(part)) for part in parts_of(leaf))
+            _batches_signature(leaf, batch_size) if scipy.sparse.issparse(leaf) else _signature(leaf, None)
             for leaf in self.leaves
         ]
 
@@ -80,10 +78,10 @@ class Table:
     def cut_signature(self, size: int | None = None) -> list[tuple[tf.TensorSpec, ...]]:
         """Describe what `cut` gives for a batch of a size (None: any)."""
         return [
-            (tf.TensorSpec((None, 2), tf.int64), parts[1])
+            (tf.TensorSpec((None, 2), tf.int64), tf.TensorSpec((None,), _tensor_dtype(leaf)))
             if scipy.sparse.issparse(leaf)
-            else tuple(tf.TensorSpec((size, *part.shape[1:]), part.dtype) for part in parts)
-            for leaf, parts in zip(self.leaves, self.signature(), strict=True)
+            else _signature(leaf, size)
+            for leaf in self.leaves
         ]
 
     def pack(self, batch: Sequence[tuple[tf.Tensor, ...]], size: Any) -> Any:
@@ -127,14 +125,17 @@ class Feed:
         self.tensors = [uploaded.get(id(leaf), ()) for leaf in table.leaves]
         self.kept: dict[Any, list[tuple[tf.Tensor, ...]]] = {}  # by the order of the rows
 
-    def tensors_for(self, order: RowNumbers, fixed: bool = False) -> list[tuple[tf.Tensor, ...]]:
+    def tensors_for(
+        self, order: RowNumbers, batch_size: int, fixed: bool = False
+    ) -> list[tuple[tf.Tensor, ...]]:
         """Return the tensors from which `Table.cut` takes the batches of an order.
 
         A CSR matrix is laid anew for each order, on the host: so a batch is a slice of it, which costs a
         graph much less than to gather its entries.
 
         Args:
-            order: Row numbers, shape `(batches, batch_size)`.
+            order: Row numbers, shape `(batches, size)`.
+            batch_size: The most that the size can be: it decides on types.
             fixed: Whether the order comes again: then the batches are kept.
         """
         if not self.table.sparse:
@@ -143,7 +144,7 @@ class Feed:
         if key in self.kept:
             return self.kept[key]
         tensors = [
-            _lay_batches(leaf, order) if scipy.sparse.issparse(leaf) else parts
+            _lay_batches(leaf, order, batch_size) if scipy.sparse.issparse(leaf) else parts
             for leaf, parts in zip(self.table.leaves, self.tensors, strict=True)
         ]
         if fixed:
@@ -190,6 +191,17 @@ def parts_of(leaf: Any) -> tuple[npt.NDArray[Any], ...]:
     return (leaf.data, leaf.indices, leaf.indptr) if scipy.sparse.issparse(leaf) else (leaf,)
 
 
+def _slice_rows(leaf: Any, rows: slice) -> Any:
+    if not scipy.sparse.issparse(leaf):
+        return leaf[rows]
+    start, stop, _ = rows.indices(leaf.shape[0])
+    bounds = leaf.indptr[start : stop + 1]
+    entries = slice(bounds[0], bounds[-1])
+    part = type(leaf)((stop - start, leaf.shape[1]), dtype=leaf.dtype)
+    part.data, part.indices, part.indptr = leaf.data[entries], leaf.indices[entries], bounds - bounds[0]
+    return part
+
+
 def _tensor_dtype(array: Any) -> tf.DType:
     return tf.string if array.dtype.kind in "OUS" else tf.as_dtype(array.dtype)
 
@@ -201,15 +213,24 @@ def _slice(tensor: tf.Tensor, indices: tf.Tensor) -> tf.Tensor:
     )
 
 
-def _batches_signature(leaf: Any) -> tuple[tf.TensorSpec, ...]:
+def _signature(leaf: Any, rows: int | None) -> tuple[tf.TensorSpec, ...]:
+    return tuple(tf.TensorSpec((rows, *part.shape[1:]), _tensor_dtype(part)) for part in parts_of(leaf))
+
+
+def _coordinate_dtype(leaf: Any, batch_size: int) -> Any:
+    """Return a type that takes little room; a batch has the int64 that TensorFlow wants."""
+    return np.uint16 if max(leaf.shape[1], batch_size) < 1 << 16 else leaf.indices.dtype
+
+
+def _batches_signature(leaf: Any, batch_size: int) -> tuple[tf.TensorSpec, ...]:
     return (
-        tf.TensorSpec((None, 2), tf.as_dtype(leaf.indices.dtype)),
+        tf.TensorSpec((None, 2), tf.as_dtype(_coordinate_dtype(leaf, batch_size))),
         tf.TensorSpec((None,), _tensor_dtype(leaf)),
         tf.TensorSpec((None,), tf.int64),
     )
 
 
-def _lay_batches(leaf: Any, order: RowNumbers) -> tuple[tf.Tensor, ...]:
+def _lay_batches(leaf: Any, order: RowNumbers, batch_size: int) -> tuple[tf.Tensor, ...]:
     """Lay the batches of a CSR matrix one after another.
 
     Returns:
@@ -217,12 +238,14 @@ def _lay_batches(leaf: Any, order: RowNumbers) -> tuple[tf.Tensor, ...]:
         begins among them, shape `(batches + 1,)`.
     """
     rows = leaf[order.reshape(-1)]
-    coordinates = np.empty((rows.nnz, 2), leaf.indices.dtype)  # half of the bytes that a batch will want
-    numbers = np.arange(order.size, dtype=coordinates.dtype) % order.shape[1]
+    coordinates = np.empty((rows.nnz, 2), _coordinate_dtype(leaf, batch_size))
+    numbers = (np.arange(order.size) % order.shape[1]).astype(coordinates.dtype)
     coordinates[:, 0] = np.repeat(numbers, np.diff(rows.indptr))
     coordinates[:, 1] = rows.indices
     bounds = rows.indptr[:: order.shape[1]].astype(np.int64)
-    return tf.convert_to_tensor(coordinates), tf.convert_to_tensor(rows.data), tf.convert_to_tensor(bounds)
+    values = tf.convert_to_tensor(rows.data)
+    del rows  # before there is a second copy of the coordinates
+    return tf.convert_to_tensor(coordinates), values, tf.convert_to_tensor(bounds)
 
 
 def _cut_sparse(batches: tuple[tf.Tensor, ...], i: Any) -> tuple[tf.Tensor, tf.Tensor]:
