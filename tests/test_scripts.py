@@ -2,6 +2,7 @@
 
 import json
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -133,8 +134,26 @@ def test_the_benchmark_prints_a_table_and_writes_json(tmp_path):
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines()[-1].startswith("| list |")
+    assert len({line.count("|") for line in result.stdout.splitlines()[2:]}) == 1
     runs = json.loads((tmp_path / "runs.json").read_text())
     assert [len(side) for side in runs["list"].values()] == [2, 2]
+
+
+@pytest.mark.parametrize(
+    ("goal", "text", "reached"),
+    [
+        ({}, "", ""),
+        ({"times": 4}, "4 times", "yes"),
+        ({"times": 4.5}, "4.5 times", "no"),
+        ({"times": 4, "seconds": 0.2}, "4 times, 0.2 s", "no"),
+        ({"times": 4, "megabytes": 700}, "4 times, 700 MB", "yes"),
+        ({"megabytes": 600}, "600 MB", "no"),
+        ({"limit": 8}, "limit 8", "50%"),
+    ],
+)
+def test_a_goal_is_reached_where_all_of_it_is(goal, text, reached):
+    found = runpy.run_path(str(ROOT / "scripts/bench.py"))["Goal"](**goal)
+    assert (str(found), found.reached(times=4.0, seconds=0.3, megabytes=650)) == (text, reached)
 
 
 @pytest.mark.parametrize(("script", "args"), [("bench", ["--only", "nothing"]), ("calibrate", ["nothing"])])
