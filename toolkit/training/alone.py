@@ -266,8 +266,8 @@ class _Steps:
         logs = self.step.get_concrete_function().structured_outputs
         return tf.nest.map_structure(lambda spec: tf.zeros(spec.shape, spec.dtype), logs)
 
-    def _cut(self, tensors: Any, order: tf.Tensor, i: tf.Tensor) -> Any:
-        return self.feed.table.cut(tensors, order, i, self.in_order)
+    def _cut(self, tensors: Any, order: tf.Tensor, i: tf.Tensor, as_words: bool = False) -> Any:
+        return self.feed.table.cut(tensors, order, i, self.in_order, as_words)
 
     def _loop(self, tensors: Any, order: tf.Tensor, start: tf.Tensor, stop: tf.Tensor) -> Any:
         size = tf.shape(order, tf.int64)[1]
@@ -285,9 +285,9 @@ class _Steps:
             lambda i, _, batch: (
                 i + 1,
                 self.step(batch, size),
-                self._cut(tensors, order, tf.minimum(i + 1, stop - 1)),
+                self._cut(tensors, order, tf.minimum(i + 1, stop - 1), as_words=True),
             ),
-            (start, self._no_logs(), self._cut(tensors, order, start)),
+            (start, self._no_logs(), self._cut(tensors, order, start, as_words=True)),
         )[:2]
 
 

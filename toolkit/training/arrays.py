@@ -1,7 +1,8 @@
 """Arrays as the steps take them: checked, converted as Keras would, on the device, cut into batches."""
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,7 +58,12 @@ class Table:
         ]
 
     def cut(
-        self, tensors: Sequence[tuple[tf.Tensor, ...]], order: tf.Tensor, i: Any, in_order: bool = False
+        self,
+        tensors: Sequence[tuple[tf.Tensor, ...]],
+        order: tf.Tensor,
+        i: Any,
+        in_order: bool = False,
+        as_words: bool = False,
     ) -> list[tuple[tf.Tensor, ...]]:
         """Take a batch, inside a graph.
 
@@ -66,12 +72,15 @@ class Table:
             order: Row numbers, shape `(batches, batch_size)`.
             i: The number of the batch.
             in_order: Whether each row number is one more than the one before, which spares a copy.
+            as_words: Whether to take bytes by fours. A GPU can, but has no kernel that takes single ones:
+                without XLA, TensorFlow would fetch the whole tensor back to the host at each step.
         """
         take = _slice if in_order else tf.gather
+        take_parts = functools.partial(_take_words, take) if as_words else take
         return [
             _cut_sparse(parts, i)
             if scipy.sparse.issparse(leaf)
-            else tuple(take(part, order[i]) for part in parts)
+            else tuple(take_parts(part, order[i]) for part in parts)
             for leaf, parts in zip(self.leaves, tensors, strict=True)
         ]
 
@@ -213,6 +222,16 @@ def _slice(tensor: tf.Tensor, indices: tf.Tensor) -> tf.Tensor:
     )
 
 
+def _take_words(take: Callable[..., tf.Tensor], tensor: tf.Tensor, indices: tf.Tensor) -> tf.Tensor:
+    """Take rows of small integers as words of four bytes, where a row is made up of such."""
+    dtype, row = tensor.dtype, tensor.shape[1:]
+    together = 4 // dtype.size if dtype.is_integer and dtype.size < 4 else 1
+    if together == 1 or not row.num_elements() or row.num_elements() % together:
+        return take(tensor, indices)
+    words = tf.bitcast(tf.reshape(tensor, (-1, row.num_elements() // together, together)), tf.int32)
+    return tf.reshape(tf.bitcast(take(words, indices), dtype), (indices.shape[0] or -1, *row))
+
+
 def _signature(leaf: Any, rows: int | None) -> tuple[tf.TensorSpec, ...]:
     return tuple(tf.TensorSpec((rows, *part.shape[1:]), _tensor_dtype(part)) for part in parts_of(leaf))
 
@@ -250,9 +269,10 @@ def _lay_batches(leaf: Any, order: RowNumbers, batch_size: int) -> tuple[tf.Tens
 
 def _cut_sparse(batches: tuple[tf.Tensor, ...], i: Any) -> tuple[tf.Tensor, tf.Tensor]:
     coordinates, values, bounds = batches
-    begin, end = tf.unstack(tf.slice(bounds, [i], [2]))  # brackets would trace many more operations
-    entries = tf.slice(coordinates, tf.stack([begin, 0]), tf.stack([end - begin, 2]))
-    return tf.cast(entries, tf.int64), tf.slice(values, [begin], [end - begin])
+    # Brackets would trace many more operations, and `tf.slice` has no kernel for small integers on a GPU.
+    begin, end = tf.slice(bounds, [i], [1]), tf.slice(bounds, [i + 1], [1])
+    entries = tf.strided_slice(coordinates, begin, end)
+    return tf.cast(entries, tf.int64), tf.strided_slice(values, begin, end)
 
 
 def to_table(x: Any, y: Any, sample_weight: Any, prefix: str = "") -> Table:
