@@ -1,8 +1,12 @@
 """What can be held about GPUs where there is none: each operation of our graphs has a kernel for one.
 
-TensorFlow's wheel registers the kernels of GPUs whether it finds one or not.
+TensorFlow's wheel registers the kernels of GPUs whether it finds one or not. Where there is one, it agrees
+with the CPU.
 """
 
+import concurrent.futures
+import multiprocessing
+import os
 from typing import NamedTuple
 
 import keras
@@ -46,27 +50,32 @@ def perceptron(optimizer="rmsprop", **options):
 
 def fit(model, x, y=LABELS, **options):
     toolkit.fit(model, x, y, epochs=2, batch_size=7, validation_split=0.25, verbose=0, **options)
+    return [model]
 
 
 def images():
     convolutions = [layers.Rescaling(1 / 255), layers.Conv2D(3, 3, activation="relu"), layers.MaxPooling2D()]
     pixels = np.random.default_rng(0).integers(0, 256, (len(X), 8, 8, 1)).astype("uint8")
-    fit(classifier(*convolutions, layers.Flatten(), shape=(8, 8, 1), optimizer="adam"), pixels)
+    return fit(classifier(*convolutions, layers.Flatten(), shape=(8, 8, 1), optimizer="adam"), pixels)
 
 
 def words():
     recurrent = [layers.Embedding(20, 3), layers.LSTM(3)]
-    fit(classifier(*recurrent, shape=TOKENS.shape[1:]), TOKENS)
+    return fit(classifier(*recurrent, shape=TOKENS.shape[1:]), TOKENS)
 
 
 def sparse():
-    fit(classifier(layers.Dense(4), shape=X.shape[1:], sparse=True), scipy.sparse.csr_matrix(X > 0.5, dtype=np.uint8))
+    return fit(
+        classifier(layers.Dense(4), shape=X.shape[1:], sparse=True),
+        scipy.sparse.csr_matrix(X > 0.5, dtype=np.uint8),
+    )
 
 
 def many():
     splits = toolkit.kfold(len(X), 3, seed=0)
     models = [perceptron() for _ in splits]
     toolkit.fit_many(models, X, LABELS, splits, epochs=2, batch_size=7, verbose=0)
+    return models
 
 
 def hot():
@@ -133,3 +142,41 @@ def test_an_operation_without_one_would_be_found():
     assert not all(runs_on_a_gpu(each) for each in strings)
     pixels = Operation("GatherV2", frozenset({("Tparams", tf.uint8.as_datatype_enum)}))
     assert not runs_on_a_gpu(pixels)
+
+
+def stopped(epoch, logs):
+    if epoch == 1:
+        raise KeyboardInterrupt
+
+
+def trained(name, folder):
+    """Train, be interrupted and go on, save and load, and return the numbers of all models."""
+    keras.utils.set_random_seed(0)
+    if name == "resume":
+        model = perceptron("adam")
+        initial = model.get_weights()
+        options = {"epochs": 4, "batch_size": 7, "verbose": 0, "checkpoint": folder / "checkpoint"}
+        stop = keras.callbacks.LambdaCallback(on_epoch_end=stopped)
+        with pytest.raises(KeyboardInterrupt):
+            toolkit.fit(model, X, LABELS, callbacks=[stop], **options)
+        model.set_weights(initial)
+        toolkit.fit(model, X, LABELS, callbacks=[keras.callbacks.LambdaCallback()], **options)
+        models = [model]
+    else:
+        models = WORK[name]()
+    models = [toolkit.load(toolkit.save(each, folder / "model.keras")) for each in models]
+    return [each.get_weights() for each in models]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", [*(name for name in WORK if "fit" in name), "resume"])
+def test_a_gpu_gives_the_numbers_of_the_cpu(name, tmp_path, monkeypatch):
+    ours = trained(name, tmp_path)
+    monkeypatch.setitem(os.environ, "CUDA_VISIBLE_DEVICES", "-1")
+    spawn = multiprocessing.get_context("spawn")
+    (tmp_path / "cpu").mkdir()
+    with concurrent.futures.ProcessPoolExecutor(1, spawn) as pool:
+        wanted = pool.submit(trained, name, tmp_path / "cpu").result()
+    for model, expected in zip(ours, wanted, strict=True):
+        for number, array in zip(model, expected, strict=True):
+            np.testing.assert_allclose(number, array, rtol=1e-2, atol=1e-3)
