@@ -96,6 +96,27 @@ def test_ctrl_c_says_how_many_are_done_and_how_to_go_on(counting, tmp_path):
     assert {job["status"] for job in the_study(tmp_path)[1]["jobs"]} == {"finished"}
 
 
+def test_ctrl_c_comes_to_each_run_once_and_by_its_study_alone(counting, tmp_path):
+    """What a terminal sends goes to all processes of a session: a run would end in the midst of its end."""
+    hear = """
+import signal, time
+heard = []
+signal.signal(signal.SIGINT, lambda *_, heard=heard: heard.append(1))
+open(os.environ["LOG"], "a").write("listens\\n")
+while not heard:
+    time.sleep(0.01)
+time.sleep(1)
+with open(os.environ["LOG"], "a") as file:
+    file.write(f"heard {len(heard)}\\n")
+"""
+    with counting("--seeds", "2", "--jobs", "2", "--note", hear, start_new_session=True) as process:
+        while not (tmp_path / "log").exists() or logged(tmp_path)["listens"] < 2:
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        finish(process)
+    assert logged(tmp_path)["heard 1"] == 2
+
+
 def kill_and_resume(counting, tmp_path, runs, kills, seconds):
     """Kill the study at random moments, and resume it each time; no run may end twice or be lost."""
     draw = random.Random(0)
