@@ -3,12 +3,14 @@
 import io
 import json
 import os
+import shutil
 import signal
 import time
 import zipfile
 from types import SimpleNamespace
 
 import pytest
+from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 from run.guess import finish, logged, the_study
@@ -126,6 +128,26 @@ def test_a_worker_with_other_code_or_versions_says_so():
     wanted = cluster.fingerprint() | {"keras": "2.0.0"}
     with pytest.raises(RuntimeError, match=r"keras 3\.\S+ where 2\.0\.0 is wanted"):
         cluster.work(["guess.py"], {}, wanted)
+
+
+@pytest.mark.parametrize("room", ["toolkit", "recipes"])
+def test_the_fingerprint_is_that_of_every_file_that_is_installed(room, tmp_path, monkeypatch):
+    for each in ("toolkit", "recipes"):
+        ignored = shutil.ignore_patterns("__pycache__", ".*")
+        shutil.copytree(ROOT / each, tmp_path / each, ignore=ignored)
+    monkeypatch.setattr(cluster, "__file__", str(tmp_path / "toolkit/run/cluster.py"))
+    here = cluster.fingerprint()
+    (tmp_path / room / "__pycache__").mkdir()
+    (tmp_path / room / "__pycache__/x.pyc").write_text("compiled")  # not part of the project
+    assert cluster.fingerprint() == here
+    files = [path for path in (tmp_path / room).rglob("*") if path.is_file() and path.suffix != ".pyc"]
+    for path in files:
+        before = path.read_bytes()
+        path.write_bytes(before + b"#")
+        tells_apart = path.suffix not in (".toml", ".typed")  # which no run reads
+        assert (cluster.fingerprint() != here) == tells_apart, path
+        path.write_bytes(before)
+    assert {".py", *([".ini"] if room == "toolkit" else [])} <= {path.suffix for path in files}
 
 
 def archive(**files):

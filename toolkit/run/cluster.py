@@ -88,10 +88,11 @@ class Cluster:
 
 
 def fingerprint() -> dict[str, str]:
-    """Return what must be the same on both sides: the code of this project, and the versions it stands on."""
+    """Return what must be the same on both sides: this project's code and data, and what it stands on."""
     digest = hashlib.sha256()
     root = Path(__file__).parents[2]
-    for path in sorted(path for room in ("toolkit", "recipes") for path in (root / room).rglob("*.py")):
+    files = [path for room in ("toolkit", "recipes") for path in (root / room).rglob("*")]
+    for path in sorted(path for path in files if path.suffix in (".py", ".ini")):  # the sample's words
         digest.update(f"{path.relative_to(root).as_posix()} {len(path.read_bytes())} ".encode())
         digest.update(path.read_bytes())
     versions = report.versions()
