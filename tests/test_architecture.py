@@ -21,7 +21,7 @@ FLOORS = [
     ["_files", "_checks", "_keras", "_lessons", "quiet"],
     [
         *("text", "scaling", "splits", "heads", "histories", "plotting", "drawing", "memory", "caching"),
-        *("records", "data", "saving"),
+        *("records", "workers", "data", "saving"),
     ],
     ["training"],
     ["run"],

@@ -18,6 +18,7 @@ from toolkit.run import cli
 FIGURES = {
     "backprop": ["loss.png"],
     "boston": ["folds.png"],
+    "distribute": ["costs.png"],
     "dynamic": ["mae.png"],
     "functional": ["graph.png", "mae.png"],
     "imdb": ["loss.png", "accuracy.png"],
@@ -99,6 +100,8 @@ def slow(*values):
         ),
         ("perceptron", ["--units", "2", "--noise", "0.3"]),
         ("losses", ["--wrong-prices", "3"]),
+        slow("distribute", ["--workers", "1", "--epochs", "3"]),
+        slow("distribute", ["--workers", "3", "--batch-size", "70"]),
         slow("dynamic", ["--hidden-layers", "2", "--tolerance", "1"]),
         slow("initialization", ["--units", "20"]),
         slow("optimizers", ["--epochs", "2", "--round-epochs", "1"]),

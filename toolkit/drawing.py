@@ -87,6 +87,41 @@ def draw_spread(scores: Mapping[str, npt.ArrayLike], of: str = "run") -> Axes:
     return axes
 
 
+def draw_costs(
+    cases: Sequence[tuple[int, int]],
+    times: Sequence[Sequence[float]],
+    names: Sequence[str],
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw the seconds of a step against the size of a net, a line for each way and number of rows.
+
+    Args:
+        cases: Rows a step and hidden units of each case.
+        times: For each case, the seconds of a step in each way.
+        names: What to call the ways.
+        ax: Axes to draw into; None makes a new figure, reached by `.figure`.
+
+    Returns:
+        The axes, logarithmic in both directions.
+
+    >>> ax = draw_costs([(200, 16), (200, 128)], [(0.001, 0.006), (0.002, 0.006)], ["alone", "2 workers"])
+    >>> [line.get_label() for line in ax.get_lines()]
+    ['200 rows a step, alone', '200 rows a step, 2 workers']
+    """
+    ax = ax or Figure(figsize=(6.4, 4.8), dpi=100, layout="constrained").subplots()
+    for color, rows in enumerate(dict.fromkeys(rows for rows, _ in cases)):
+        chosen = [number for number, case in enumerate(cases) if case[0] == rows]
+        units = [cases[number][1] for number in chosen]
+        for way, name in enumerate(names):
+            seconds = [times[number][way] for number in chosen]
+            style = ("o-", "s--", "^:")[way % 3]
+            ax.plot(units, seconds, style, color=f"C{color}", label=f"{rows} rows a step, {name}")
+    ax.set(title="What a step costs", xlabel="hidden units", ylabel="seconds a step")
+    ax.set(xscale="log", yscale="log")
+    ax.legend()
+    return ax
+
+
 def draw_graph(model: Any, ax: Axes | None = None) -> Axes:
     """Draw the layers of a functional model as boxes, each below those that feed it.
 
