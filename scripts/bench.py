@@ -348,6 +348,23 @@ def recipe(name: str, score: str, *args: str) -> Side:
     return side
 
 
+def study(jobs: int, seeds: int = 10) -> Side:
+    def side() -> tuple[float, float]:
+        with tempfile.TemporaryDirectory() as folder:
+            command = [sys.executable, "-m", "recipes.imdb", "--data", "real", "--out", folder]
+            command += ["--seeds", str(seeds), "--jobs", str(jobs)]
+            return run_whole(command, lambda: scores(folder))
+
+    return side
+
+
+def scores(folder: str) -> float:
+    """Return the sum of a study's scores, each weighed by its seed: it is another one if any differs."""
+    (path,) = Path(folder).rglob("study.json")
+    jobs = json.loads(path.read_text(encoding="utf-8"))["jobs"]
+    return sum((job["seed"] + 1) * sum(job["metrics"].values()) for job in jobs)
+
+
 def book_imdb() -> tuple[float, float]:
     code = """
 import numpy as np, keras
@@ -511,6 +528,14 @@ BENCHMARKS = {
         2e-3,
         again=True,
         goal=Goal(times=5),
+    ),
+    "study": Benchmark(
+        "ten seeds of imdb: --jobs 2 / --jobs 1",
+        study(2),
+        study(1),
+        0.0,
+        whole=True,
+        goal=Goal(times=1 / 0.6),
     ),
 } | {
     f"{name}_again": Benchmark(
