@@ -202,8 +202,7 @@ def main(run: Run, *, workers: int = 2, epochs: int = 4, batch_size: int = 200) 
     run.score(workers_difference=abs(weights[0, -1] - wanted).max())  # (workers, epochs, numbers)
     run.score(rank_difference=np.ptp(weights, axis=0).max())  # largest minus smallest of all ranks
 
-    # 8. The price: each hidden unit has 795 gradients, which travel in each step. That pays where a
-    #    step has many rows to compute.
+    # 8. The price: in each step 795 gradients of each hidden unit travel, however few the rows.
     cases = [(rows, units) for rows in (200, 2000) for units in (16, 128, 1024)]
     times = run_workers(time_steps, x, y, cases, count=workers)[0]  # as worker 0 has them
     print(f"rows a step, hidden units: seconds a step alone, and with {workers} workers")

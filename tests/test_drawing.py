@@ -4,7 +4,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from toolkit import plot_history
-from toolkit.drawing import draw_graph, draw_regions, draw_spread, draw_steps, mark_epoch, square
+from toolkit.drawing import draw_costs, draw_graph, draw_regions, draw_spread, draw_steps, mark_epoch, square
 
 
 def boxes_and_arrows(axes):
@@ -127,3 +127,16 @@ def test_a_spread_has_a_point_for_each_score_and_a_mark_at_the_mean():
     assert [label.get_text() for label in axes.get_yticklabels()] == ["one", "other"]
     (legend,) = axes.figure.legends
     assert [text.get_text() for text in legend.get_texts()] == ["one draw", "mean of the draws"]
+
+
+def test_costs_have_a_line_for_each_way_and_number_of_rows():
+    cases = [(200, 16), (200, 128), (2000, 16)]
+    ax = draw_costs(cases, [(1, 4), (2, 5), (3, 6)], ["alone", "together"])
+    drawn = {line.get_label(): line.get_xydata().tolist() for line in ax.get_lines()}
+    assert drawn == {
+        "200 rows a step, alone": [[16, 1], [128, 2]],
+        "200 rows a step, together": [[16, 4], [128, 5]],
+        "2000 rows a step, alone": [[16, 3]],
+        "2000 rows a step, together": [[16, 6]],
+    }
+    assert len({(line.get_color(), line.get_linestyle()) for line in ax.get_lines()}) == 4

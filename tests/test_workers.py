@@ -49,6 +49,17 @@ def test_each_has_its_rank_the_same_cluster_an_address_of_its_own_and_a_share_of
     assert run_workers(describe, None)[0][3] is None  # one alone is no cluster
 
 
+def test_none_writes_into_the_cache_of_its_parent(monkeypatch):
+    monkeypatch.setenv("TF_XLA_FLAGS", "--tf_xla_x=1 --tf_xla_persistent_cache_directory=x --tf_xla_y=CPU")
+
+    def flags(rank):
+        import os
+
+        return os.environ["TF_XLA_FLAGS"]
+
+    assert run_workers(flags) == ["--tf_xla_x=1"]
+
+
 def test_what_they_print_is_printed_here_behind_their_names(capsys):
     def speak(rank):
         print("one\ntwo" if rank else "alone")
@@ -178,13 +189,14 @@ def test_no_worker_outlives_its_parent(number, tmp_path):
         start_new_session=True,
     ) as process:
         pids = [int(process.stdout.readline().split()[-1]) for _ in range(2)]
-        assert all(map(alive, pids))
+        groups = [os.getpgid(pid) for pid in pids]
         if number == signal.SIGINT:
             os.killpg(process.pid, number)  # as a terminal does
         else:
             process.send_signal(number)
         errors = process.stderr.read()
     wait_until(lambda: not any(map(alive, pids)))
+    assert process.pid not in groups  # a terminal's Ctrl-C is for the parent alone
     if number == signal.SIGINT:  # the parent's word, and none of the workers
         assert errors.count("Traceback") == errors.count("KeyboardInterrupt") == 1
 

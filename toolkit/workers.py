@@ -25,6 +25,7 @@ import cloudpickle
 from toolkit import quiet
 
 _PORT_TAKEN = "Could not start gRPC server"  # what TensorFlow says then
+_XLA_CACHE = "--tf_xla_persistent_cache_directory"
 _POLL_SECONDS = 0.05
 
 
@@ -130,6 +131,8 @@ def _environments(count: int) -> list[dict[str, str]]:
         "TF_FORCE_GPU_ALLOW_GROWTH": "true",
         "NVIDIA_TF32_OVERRIDE": "0",  # numbers must not depend on where they are computed
     }
+    # The folder of XLA's cache belongs to this process alone (see `toolkit.caching`).
+    common["TF_XLA_FLAGS"] = common.get("TF_XLA_FLAGS", "").partition(_XLA_CACHE)[0].strip()
     common.pop("TF_CONFIG", None)
     if count == 1:
         return [common]
