@@ -51,7 +51,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 if item.get_closest_marker("gpu"):
                     item.add_marker(pytest.mark.skip(reason="TensorFlow sees no GPU"))
     # The longest come first, so that no worker ends long after the others.
-    items.sort(key=lambda item: "regression" not in getattr(item, "fixturenames", ()))
+    items.sort(
+        key=lambda item: (
+            not ("random_models" in item.name or "regression" in getattr(item, "fixturenames", ()))
+        )
+    )
 
 
 @pytest.fixture
