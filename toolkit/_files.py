@@ -55,18 +55,20 @@ def flush(path: Path) -> None:
 
 @contextlib.contextmanager
 def locked(path: Path, waiting: str = "") -> Iterator[None]:
-    """Keep other processes out that lock the same file, which is made if need be, and stays.
+    """Keep other processes out that lock the same file, which is made if need be, and stays; or a folder.
 
     The system lets go of it when the process ends, however that is. Where there are no locks, or nobody may
     write, nobody waits.
 
     Args:
-        path: The file.
+        path: The file, or a folder that is there.
         waiting: What to print when another process has it.
     """
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):
-            file = stack.enter_context(path.open("a"))  # which changes no time
+            flags = os.O_RDONLY if path.is_dir() else os.O_CREAT | os.O_RDWR  # which change no time
+            file = os.open(path, flags, 0o666)
+            stack.callback(os.close, file)
             if fcntl is not None:
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -7,8 +7,9 @@ them, or gives it another meaning, is noticed there and not by a user.
 import contextlib
 import functools
 import itertools
+import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +38,6 @@ def safe_mode() -> bool | None:
     return mode
 
 
-def set_safe_mode(on: bool | None) -> None:
-    """Set what `safe_mode` gives, for the whole process: None is Keras's state at its start."""
-    global_state.set_global_attribute("safe_mode_saving", on)
-
-
 def safe_mode_scope(on: bool) -> contextlib.AbstractContextManager[None]:
     """Let nested objects of a config be made with this safe mode, whatever the process says."""
     scope: contextlib.AbstractContextManager[None] = serialization_lib.SafeModeScope(on)
@@ -62,6 +58,7 @@ def declared_into(variables: list[Any]) -> Iterator[None]:
     """
     cls, thread = keras.Variable, threading.get_ident()
     fill, assign = cls._initialize_with_initializer, cls._direct_assign
+    optimizers_assign = keras.Optimizer.assign  # which goes past the variable to its value
 
     def declare(variable: Any, initializer: Any) -> None:
         if threading.get_ident() != thread:
@@ -70,47 +67,64 @@ def declared_into(variables: list[Any]) -> Iterator[None]:
             variable._value, variable._initializer = None, initializer
             variables.append(variable)
 
-    def fill_and_assign(variable: Any, value: Any) -> None:
+    def give_or_assign(variable: Any, value: Any) -> None:
         if variable._value is None:
-            fill(variable, variable._initializer)
-        assign(variable, value)
+            variable._initialize(value)
+            variable._initializer = None
+        else:
+            assign(variable, value)
+
+    def assign_first(optimizer: Any, variable: Any, value: Any) -> None:
+        waits = isinstance(variable, cls) and variable._value is None
+        variable.assign(value) if waits else optimizers_assign(optimizer, variable, value)
 
     with _DECLARING:
-        cls._initialize_with_initializer, cls._direct_assign = declare, fill_and_assign
+        cls._initialize_with_initializer, cls._direct_assign = declare, give_or_assign
+        keras.Optimizer.assign = assign_first
         try:
             yield
         finally:
             cls._initialize_with_initializer, cls._direct_assign = fill, assign
+            keras.Optimizer.assign = optimizers_assign
 
 
-def initialize(variable: Any, zeros: bool) -> None:
-    """Give a variable that waits its value: what its initializer makes, or zeros, which is sooner."""
+def initialize(variable: Any) -> None:
+    """Give a variable that waits the value that its initializer makes."""
     if variable._value is None:
-        with tf.init_scope():
-            variable._initialize_with_initializer(tf.zeros if zeros else variable._initializer)
-        variable._initializer = None
+        variable._deferred_initialize()
 
 
-def load_state(model: Any, weights: Path, assets: Path) -> None:
-    """Read weights, optimizer state and, where the folder is there, assets into a model that is built."""
-    store = saving_lib.H5IOStore(weights, mode="r")
-    files = saving_lib.DiskIOStore(str(assets), mode="r") if assets.is_dir() else None
+def load_state(model: Any, arrays: Mapping[str, Any], assets: Path, loaded: set[int]) -> None:
+    """Give a model that is built its weights, optimizer state and, where the folder is there, assets.
+
+    Args:
+        model: The model.
+        arrays: What its file holds, by names such as "/layers/dense/vars/0".
+        assets: The folder of its assets, which need not be there.
+        loaded: The ids of parts that have their state and are left out; those that get it are added.
+    """
+    loaded.discard(id(model))
+    store, files = _Store(arrays), saving_lib.DiskIOStore(str(assets), mode="r") if assets.is_dir() else None
     failed: set[int] = set()
     reasons: dict[int, Any] = {}
-    visits = {"visited_saveables": set[int](), "failed_saveables": failed, "error_msgs": reasons}
-    try:
-        with quick_walk():
-            saving_lib._load_state(model, weights_store=store, assets_store=files, inner_path="", **visits)
-    finally:
-        store.close()
+    visits = {"visited_saveables": loaded, "failed_saveables": failed, "error_msgs": reasons}
+    with quick_walk():
+        saving_lib._load_state(model, weights_store=store, assets_store=files, inner_path="", **visits)
     if failed:
         saving_lib._raise_loading_failure(reasons)
 
 
 def same_bits(one: Any, other: Any) -> bool:
-    """Tell whether two arrays of one shape and size of items are equal, NaN for NaN and without a copy."""
+    """Tell whether two arrays are equal in shape, type and bits, NaN for NaN, without a copy."""
+    if (one.shape, one.dtype) != (other.shape, other.dtype):
+        return False
     views = [np.ascontiguousarray(each).reshape(-1).view(np.uint8).data for each in (one, other)]
     return bool(views[0] == views[1])
+
+
+def as_array(value: Any) -> Any:
+    """Return a variable, a tensor or an array as an array: where that is possible, without a copy."""
+    return np.asarray(tf.convert_to_tensor(value) if keras.ops.is_tensor(value) else value)
 
 
 @contextlib.contextmanager
@@ -127,63 +141,71 @@ def quick_walk() -> Iterator[None]:
         saving_lib.get_attr_skipset = list_them
 
 
-class _Comparison(saving_lib.H5IOStore):  # type: ignore[misc]
-    """Takes what a model writes when it is saved, and tells what a file holds instead, or not."""
+class _Store(saving_lib.H5IOStore):  # type: ignore[misc]
+    """Stands for a file: gives its arrays to a model, and notes which the model would write otherwise."""
 
-    def __init__(self, weights: Path) -> None:
-        super().__init__(weights, mode="r")
-        self.group, self.written, self.differ = "", set[str](), set[str]()
+    def __init__(self, arrays: Mapping[str, Any]) -> None:
+        self.arrays, self.differ = arrays, set(arrays)
+        self.inside: dict[str, dict[str, None]] = {}
+        for name in sorted(arrays):
+            while name:
+                name, _, part = name.rpartition("/")
+                self.inside.setdefault(name, {})[part] = None
 
-    def make(self, path: str, metadata: Any = None) -> "_Comparison":
+    def __bool__(self) -> bool:
+        return True
+
+    def get(self, path: str) -> "_Store":
         self.group = f"/{path}/vars" if path else "/vars"
+        self._h5_entry_group = self.inside.get(self.group, {})
         return self
 
+    def make(self, path: str, metadata: Any = None) -> "_Store":
+        return self.get(path)
+
+    def has_path(self, path: str) -> bool:
+        return f"/{path}" in self.inside
+
+    def __getitem__(self, key: str) -> Any:
+        return self.arrays[f"{self.group}/{key}"]
+
     def __setitem__(self, key: str, value: Any) -> None:
-        name, value = f"{self.group}/{key}", keras.ops.convert_to_numpy(value)
-        self.written.add(name)
-        stored = self.h5_file.get(name)
-        if (
-            stored is None
-            or (stored.shape, stored.dtype.itemsize) != (value.shape, value.dtype.itemsize)
-            or (stored.dtype != value.dtype and stored.attrs.get("dtype") != value.dtype.name)
-            or not same_bits(stored[...], value)
-        ):
+        name = f"{self.group}/{key}"
+        if name in self.arrays and same_bits(self.arrays[name], as_array(value)):
+            self.differ.discard(name)
+        else:
             self.differ.add(name)
 
 
-def state_differences(model: Any, names: set[str], weights: Path, assets: Path) -> set[str]:
+def state_differences(model: Any, arrays: Mapping[str, Any], assets: Path) -> set[str]:
     """Name the arrays and assets that a model would save otherwise than they are stored, bit by bit.
 
     Args:
         model: The model.
-        names: The arrays that are stored, such as "/layers/dense/vars/0".
-        weights: The HDF5 file.
+        arrays: As in `load_state`.
         assets: The folder of assets, which need not be there.
     """
-    store, files = _Comparison(weights), saving_lib.DiskIOStore(assets.name, mode="w")
+    store, kept = _Store(arrays), any(hasattr(layer, "save_assets") for layer in all_layers(model))
     # Layers with factors of LoRA, which are zeros after a load, would write what they quantize anew.
     merging = [layer for layer in all_layers(model) if getattr(layer, "lora_enabled", False)]
     for layer in merging:
         layer.lora_enabled = False
-    try:
-        with quick_walk():
-            saving_lib._save_state(model, store, files, inner_path="", visited_saveables=set())
-        contents = [
-            {
-                path.relative_to(folder).as_posix(): path.read_bytes()
-                for path in folder.rglob("*")
-                if path.is_file()
-            }
-            for folder in (assets, Path(files.working_dir))
-        ]
-    finally:
-        for layer in merging:
-            layer.lora_enabled = True
-        store.close()
-        files.close()
-    one, other = contents
+    with tempfile.TemporaryDirectory() if kept else contextlib.nullcontext() as folder:
+        try:
+            files = saving_lib.DiskIOStore(folder, mode="r") if folder else None  # a folder as it is
+            with quick_walk():
+                saving_lib._save_state(model, store, files, inner_path="", visited_saveables=set())
+        finally:
+            for layer in merging:
+                layer.lora_enabled = True
+        one, other = map(_contents, (assets, folder))
     altered = {f"assets/{name}" for name in one.keys() | other.keys() if one.get(name) != other.get(name)}
-    return store.differ | (names - store.written) | altered
+    return store.differ | altered
+
+
+def _contents(folder: Any) -> dict[str, bytes]:
+    paths = [path for path in Path(folder).rglob("*") if path.is_file()] if folder else []
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 
 def compile_settings(model: Any) -> dict[str, Any]:

@@ -447,7 +447,7 @@ HOSTILE = {
     "class without a name": (replaced(None), "without a name"),
     "14 GB of weights": (
         edited(big_dense),
-        r"weight of shape \(60000, 60000\), 14,400,000,000 bytes, that is not stored",
+        r"could not be loaded.*must match.*shape=\(60000, 60000\)",
     ),
     "other units": (with_setting(units=2_000), "does not build"),
     "large embedding": (
@@ -455,7 +455,7 @@ HOSTILE = {
             ("Embedding", {"input_dim": 10**9, "output_dim": 1}, (None, 3)),
             ("Reshape", {"target_shape": [3]}, (None, 3, 1)),
         )(path, good),
-        r"weight of shape \(1000000000, 1\), 4,000,000,000 bytes, that is not stored",
+        "expected 1 variables, but received 0 variables",
     ),
     "size lent by an empty array": (
         lambda path, good: with_weights(lambda file: file.create_dataset("x", (0, 300_000_000), "f4"))(

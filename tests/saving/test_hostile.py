@@ -112,7 +112,7 @@ def test_unsafe_mode_that_was_switched_on_elsewhere_is_noticed(good):
             load(good[0])
         assert load(good[0], trusted=True).count_params() == 21
     finally:
-        _keras.set_safe_mode(None)
+        _keras.global_state.set_global_attribute("safe_mode_saving", None)
 
 
 @pytest.mark.parametrize(

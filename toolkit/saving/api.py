@@ -5,8 +5,11 @@ A `.keras` file is a zip of `metadata.json`, `config.json` (which classes, with 
 wrote it: `load` reads the file once, in a folder of its own, checks all of it, and then builds.
 """
 
+import concurrent.futures
 import contextlib
 import errno
+import hashlib
+import io
 import math
 import os
 import re
@@ -14,19 +17,22 @@ import shutil
 import socket
 import stat
 import tempfile
+import time
 import warnings
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
+from zipfile import ZipFile
 
 import keras
 
-from toolkit import _keras
+from toolkit import _files
 from toolkit._files import flush, replace
-from toolkit.saving.comparing import compare, refuse_what_would_not_come_back
+from toolkit.saving.comparing import compare, write
 from toolkit.saving.isolated import try_out
-from toolkit.saving.placing import clear_strays, locked
-from toolkit.saving.reading import guards_bite, read
+from toolkit.saving.reading import build, guards_bite, snapshot
 from toolkit.saving.reasons import lost, reason
+
+_STRAY_SECONDS = 24 * 3600.0
 
 
 def save(model: Any, path: str | Path) -> Path:
@@ -69,25 +75,24 @@ def save(model: Any, path: str | Path) -> Path:
         )
     if re.search(r"[\r\n]", target.name):  # which the checksum could not tell
         raise ValueError(f"`path` must be a name without a line end. Received: {str(path)!r}")
-    refuse_what_would_not_come_back(model)
-    clear_strays(target.parent)
+    _clear_strays(target.parent)
     folder = Path(tempfile.mkdtemp("", f".saving-{socket.gethostname()}-{os.getpid()}-", target.parent))
     try:
         whole, checksum = folder / "model.keras", folder / "sha256"
-        with _keras.quick_walk():
-            model.save(whole)
-        flush(whole)
-        loaded, digest = _load_back(whole)
-        compare(model, loaded)
-        checksum.write_bytes(os.fsencode(f"{digest}  {target.name}\n"))
+        write(model, whole)
+        with whole.open("rb") as file, concurrent.futures.ThreadPoolExecutor(1) as meanwhile:
+            digest = meanwhile.submit(_flush_and_hash, whole)
+            compare(model, _load_back(file), ZipFile(file).read("config.json"))
+        checksum.write_bytes(os.fsencode(f"{digest.result()}  {target.name}\n"))
         _like(target, whole, checksum)
         flush(checksum)
         beside = target.with_name(f"{target.name}.sha256")
-        with locked(target.parent):
-            beside.unlink(missing_ok=True)
-            flush(target.parent)
+        with _files.locked(target.parent):
+            if beside.exists():
+                beside.unlink()
+                flush(target.parent)
             replace(whole, target)
-            replace(checksum, beside)
+            checksum.replace(beside)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return path
@@ -103,12 +108,18 @@ def _like(target: Path, *written: Path) -> None:
             path.chmod(stat.S_IMODE(old.st_mode))
 
 
-def _load_back(whole: Path) -> tuple[Any, str]:
-    """Load what was written, and give its sha256; what is warned of is told where `save` was called."""
+def _flush_and_hash(path: Path) -> str:
+    flush(path)
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _load_back(file: IO[bytes]) -> Any:
+    """Load what was written; what is warned of is told where `save` was called."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            loaded, digest = read(whole, None, trusted=False)
+            loaded = build(file, trusted=False, to_train=False)
         except Exception as error:
             if _is_of_the_disk(error):
                 raise
@@ -116,7 +127,23 @@ def _load_back(whole: Path) -> tuple[Any, str]:
     for warning in caught:
         if issubclass(warning.category, UserWarning):
             warnings.warn(warning.message, stacklevel=3)
-    return loaded, digest
+    return loaded
+
+
+def _clear_strays(folder: Path) -> None:
+    """Remove what `save` left here in processes that were killed; leave what is being written."""
+    host = re.escape(socket.gethostname())
+    for stray in folder.glob(".saving-*"):
+        process = re.fullmatch(rf"\.saving-{host}-(\d+)-.*", stray.name) if os.name != "nt" else None
+        with contextlib.suppress(OSError, OverflowError):  # gone meanwhile, or of another user
+            dead = time.time() - stray.stat().st_mtime > _STRAY_SECONDS
+            if process and not dead:
+                try:
+                    os.kill(int(process[1]), 0)  # asks only
+                except ProcessLookupError:
+                    dead = True
+            if dead:
+                shutil.rmtree(stray)
 
 
 def _is_of_the_disk(error: Exception) -> bool:
@@ -195,7 +222,10 @@ def load(
     try:
         if isolated:
             sha256 = sha256 or try_out(path, seconds, megabytes)
-        return read(path, sha256, trusted)[0]
+        content = snapshot(path)
+        if sha256 is not None and (digest := hashlib.sha256(content).hexdigest()) != sha256.lower():
+            raise ValueError(f"it is another file: its sha256 is {digest}, not {sha256.lower()}")
+        return build(io.BytesIO(content), trusted)
     except Exception as error:  # zipfile, h5py, Keras and TensorFlow raise of all kinds
         if _is_of_the_disk(error):
             raise  # the fault of the disk that the members are on

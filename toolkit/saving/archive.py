@@ -1,6 +1,5 @@
-"""The frame of a `.keras` file: each byte of the zip is accounted for while its members are taken out."""
+"""The frame of a `.keras` file: each byte of the zip is accounted for."""
 
-import hashlib
 import json
 import os
 import re
@@ -9,7 +8,6 @@ import struct
 import zipfile
 import zlib
 from collections import Counter
-from pathlib import Path
 from typing import IO, Any
 
 from toolkit.saving.reasons import refuse_if
@@ -19,37 +17,34 @@ _CHUNK = 1 << 20
 _LIST_BYTES = 1 << 20
 
 
-def unpack(file: IO[bytes], folder: Path) -> str:
-    """Write the members to a folder in one pass over the file, and return the sha256 of all its bytes.
+def members(file: IO[bytes]) -> dict[str, tuple[int, int]]:
+    """Return where each member starts in a file, and its size.
 
     Raises:
         ValueError: The file is not whole, or holds anything but the members of a model, one after the other,
             and their list.
     """
-    members, start = _listed(file)
-    digest, position = hashlib.sha256(), 0
+    listed, end = list_of(file)
+    places, position = dict[str, tuple[int, int]](), 0
     file.seek(0)
-    for member in members:
+    for member in listed:
         refuse_if(
             member.header_offset != position,
             f"it holds {member.orig_filename[:80]!r}, which stands after something that belongs to nothing",
         )
-        digest.update(header := _header(file, member))
-        position += len(header) + member.file_size
-        place, left, crc = folder / member.filename, member.file_size, 0
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with place.open("xb") as out:
-            while left and (chunk := file.read(min(_CHUNK, left))):
-                digest.update(chunk)
-                crc = zlib.crc32(chunk, crc)
-                left -= out.write(chunk)
+        position += _check_header(file, member)
+        places[member.filename] = position, member.file_size
+        position += member.file_size
+        left, crc = member.file_size, 0
+        while left and (chunk := file.read(min(_CHUNK, left))):
+            crc = zlib.crc32(chunk, crc)
+            left -= len(chunk)
         refuse_if(left or crc != member.CRC, f"it is damaged: {member.filename} has another CRC")
-    refuse_if(position != start, "something stands in it that belongs to no member")
-    digest.update(file.read(_LIST_BYTES + 98))
-    return digest.hexdigest()
+    refuse_if(position != end, "something stands in it that belongs to no member")
+    return places
 
 
-def _listed(file: IO[bytes]) -> tuple[list[zipfile.ZipInfo], int]:
+def list_of(file: IO[bytes]) -> tuple[list[zipfile.ZipInfo], int]:
     """Return the list of members, in their order, and where it starts; it must end where the file does."""
     size = file.seek(0, os.SEEK_END)
     file.seek(max(0, size - 98))
@@ -85,8 +80,8 @@ def _listed(file: IO[bytes]) -> tuple[list[zipfile.ZipInfo], int]:
     return sorted(members, key=lambda member: member.header_offset), start
 
 
-def _header(file: IO[bytes], member: zipfile.ZipInfo) -> bytes:
-    """Read what stands in front of a member; it must say what the list says."""
+def _check_header(file: IO[bytes], member: zipfile.ZipInfo) -> int:
+    """Read what stands in front of a member, which must say what the list says, and return its bytes."""
     header = file.read(30)
     refuse_if(len(header) < 30 or header[:4] != b"PK\3\4", "its list of members is damaged")
     name_bytes, extra_bytes = struct.unpack("<2H", header[26:])
@@ -100,7 +95,7 @@ def _header(file: IO[bytes], member: zipfile.ZipInfo) -> bytes:
         (_plain(extra), "carries a comment or something else"),
     ):
         refuse_if(not right, f"it holds {member.orig_filename[:80]!r}, which {wrong}")
-    return header + name + extra
+    return len(header + name + extra)
 
 
 def _plain(extra: bytes) -> bool:
@@ -112,19 +107,19 @@ def _plain(extra: bytes) -> bool:
     )
 
 
-def json_object(path: Path) -> dict[str, Any]:
-    """Read a file of JSON that holds an object and gives each key once."""
+def json_object(name: str, content: bytes) -> dict[str, Any]:
+    """Read JSON that holds an object and gives each key once."""
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        refuse_if(len(names := dict(pairs)) < len(pairs), f"{path.name} gives one key twice")
+        refuse_if(len(names := dict(pairs)) < len(pairs), f"{name} gives one key twice")
         return names
 
     try:
-        value = json.loads(path.read_bytes(), object_pairs_hook=once)
+        value = json.loads(content, object_pairs_hook=once)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path.name} is no JSON: {error}") from None
+        raise ValueError(f"{name} is no JSON: {error}") from None
     except RecursionError:
-        raise ValueError(f"{path.name} is nested too deeply") from None
+        raise ValueError(f"{name} is nested too deeply") from None
     if not isinstance(value, dict):
-        raise ValueError(f"{path.name} holds no object")
+        raise ValueError(f"{name} holds no object")
     return value

@@ -7,6 +7,7 @@ import json
 import re
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -14,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from toolkit import _keras
+from toolkit.saving.config import nodes
 from toolkit.saving.reasons import lost
 
 # Attributes that are others in another process, or after the first batch.
@@ -23,33 +25,37 @@ _OF_A_PROCESS = [
 ]
 
 
-def refuse_what_would_not_come_back(model: Any) -> None:
-    """Raise where it is known before anything is written that Keras cannot make the model again."""
+def write(model: Any, path: Path) -> None:
+    """Let Keras write a model; raise where it is known that it cannot make the model again."""
     if not isinstance(model, keras.Model):
         raise ValueError(f"`model` must be a Keras model. Received: {model!r}")
     if not model.built:
         way = "call it on data once, or `model.build((None, columns))`"
         raise ValueError(f"`model` must be built before it is saved: {way}. Received: {model!r}")
+    name = keras.saving.get_registered_name(type(model))
+    if keras.saving.get_registered_object(name) not in (None, type(model)):
+        raise lost(f"another class is registered under its name, {name!r}. Register it with `name=...`.")
     try:
-        with warnings.catch_warnings(record=True) as caught, _keras.sharing_scope():
-            warnings.simplefilter("always")
-            config = json.loads(json.dumps(keras.saving.serialize_keras_object(model)))
+        with warnings.catch_warnings(), _keras.quick_walk():
+            warnings.filterwarnings("error", "(?s).*lambda")
+            model.save(path)
     except (NotImplementedError, TypeError) as error:
         raise lost(
             f"{error}\nAdd to the class: `def get_config(self): return {{**super().get_config(), 'units': "
             "self.units}`, with the arguments of its `__init__`."
         ) from error
-    if any("lambda" in str(warning.message) for warning in caught):
-        raise lost("it holds a lambda. Write a function and register it.")
-    registered = keras.saving.get_registered_object(config.get("registered_name"))
-    if registered not in (None, type(model)):
-        raise lost(
-            f"another class is registered under its name, {registered!r}. Register it with `name=...`."
-        )
+    except UserWarning as error:
+        raise lost("it holds a lambda. Write a function and register it.") from error
 
 
-def compare(model: Any, loaded: Any) -> None:
-    """Raise unless a model that was loaded is the model; warn of what is lost and may matter."""
+def compare(model: Any, loaded: Any, config: bytes) -> None:
+    """Raise unless a model that was loaded is the model; warn of what is lost and may matter.
+
+    Args:
+        model: A model.
+        loaded: What its file gives.
+        config: What its file says of classes and their settings, as JSON.
+    """
     differ = _weights_that_differ(model, loaded)
     if any("lora" in name for name in differ):
         _warn("LoRA's factors were added to the kernels. After a load, call `enable_lora` to train on.")
@@ -77,7 +83,22 @@ def compare(model: Any, loaded: Any) -> None:
             )
     for one, other in pairs:
         _compare_attributes(one, other)
-    _compare_predictions(model, loaded)
+    if not _is_settled(loaded, config):
+        compare_predictions(model, loaded)
+
+
+def _is_settled(loaded: Any, config: bytes) -> bool:
+    """Tell whether equal weights mean equal predictions: all is layers of Keras, with the same settings."""
+
+    def unnumbered(value: dict[str, Any]) -> dict[str, Any]:
+        return {key: each for key, each in value.items() if key != "shared_object_id"}
+
+    settings, own = json.loads(config, object_hook=unnumbered), keras.saving.get_custom_objects()
+    if any(isinstance(value, str) and (value in own or ".ops." in value) for _, _, value in nodes(settings)):
+        return False
+    with _keras.sharing_scope():
+        again = json.dumps(keras.saving.serialize_keras_object(loaded))
+    return bool(json.loads(again, object_hook=unnumbered) == settings)
 
 
 def _warn(text: str) -> None:
@@ -92,12 +113,11 @@ def _weights_that_differ(model: Any, loaded: Any) -> list[str]:
     """Name the weights of a model that are others in the one that was loaded."""
     if len(model.weights) != len(loaded.weights):
         return [f"{len(model.weights)} would be {len(loaded.weights)}"]
-    differ = []
-    for variable, other in _weights(model, loaded):
-        one, two = map(keras.ops.convert_to_numpy, (variable, other))
-        if (one.dtype, one.shape) != (two.dtype, two.shape) or not _keras.same_bits(one, two):
-            differ.append(variable.path)
-    return differ
+    return [
+        variable.path
+        for variable, other in _weights(model, loaded)
+        if not _keras.same_bits(*map(_keras.as_array, (variable, other)))
+    ]
 
 
 def _compiled(model: Any) -> dict[str, str]:
@@ -183,7 +203,8 @@ def _as_it_was(model: Any) -> Iterator[None]:
             vars(layer).update(attributes)
 
 
-def _compare_predictions(model: Any, loaded: Any) -> None:
+def compare_predictions(model: Any, loaded: Any) -> None:
+    """Raise where a model and one that was loaded predict otherwise for generated rows."""
     with _as_it_was(model):
         predicted = try_to_predict(model)
     if isinstance(predicted, Exception):

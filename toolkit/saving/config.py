@@ -1,22 +1,16 @@
-"""What `config.json` may name, and how much it may ask for."""
+"""What `config.json` may name."""
 
 import inspect
-import math
 import re
 import sys
-from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 import keras
-import tensorflow as tf
 
-from toolkit import _keras
-from toolkit.saving.reasons import reason, refuse_if
-from toolkit.saving.weights import Stored
+from toolkit.saving.reasons import refuse_if
 
 _DEPTH = 100  # Keras and its libraries go down in recursion
-_SPARE = 1 << 20  # bytes of weights that need not be stored, apart from as many as are
 _DTYPE = re.compile(r"(u?int|b?float|complex)\d+\w*|bool|string")
 # fmt: off
 # What `config.json` may name apart from what is registered in this process: Keras's classes of these kinds,
@@ -88,36 +82,3 @@ def _check_object(where: str, value: dict[str, Any]) -> None:
         f"{where} is {called!r}, which is neither Keras's own, for models, nor registered in this process. "
         "Write @keras.saving.register_keras_serializable(package=...) above it, and import its module first"
     )
-
-
-def declare(config: dict[str, Any], stored: Stored) -> tuple[Any, list[Any]]:
-    """Build what a config describes, with weights that have shapes but no values.
-
-    Returns:
-        The model, and the variables that wait for a value, each with whether it will be read from the file.
-
-    Raises:
-        ValueError: It cannot be built, or its weights are larger than what is stored.
-    """
-    declared: list[Any] = []
-    try:
-        with _keras.sharing_scope(), _keras.declared_into(declared):
-            model = keras.saving.deserialize_keras_object(config)
-    except Exception as error:
-        raise ValueError(f"its config does not build: {reason(error)}") from error
-    refuse_if(not isinstance(model, keras.Model), "config.json describes no model")
-    weights, left = set(map(id, model.weights)), Counter(stored.values())
-    spare = _SPARE + sum(math.prod(shape) * size for shape, size in stored.values())
-    waiting = []
-    for variable in declared:
-        shape, size = tuple(variable.shape), tf.as_dtype(variable.dtype).size
-        read = id(variable) in weights and left[shape, size] > 0
-        waiting.append((variable, read))
-        left[shape, size] -= read
-        if (
-            id(variable) in weights and not read
-        ):  # such as the factors of LoRA, which are stored as one matrix
-            spare -= math.prod(shape) * size
-            weight = f"a weight of shape {shape}, {math.prod(shape) * size:,} bytes"
-            refuse_if(spare < 0, f"config.json declares {weight}, that is not stored")
-    return model, waiting

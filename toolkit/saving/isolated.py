@@ -9,7 +9,9 @@ which starts at once, has limits of its own, and is gone afterwards.
 import atexit
 import contextlib
 import ctypes
+import hashlib
 import importlib
+import io
 import json
 import os
 import re
@@ -28,7 +30,7 @@ import keras
 import tensorflow as tf
 
 from toolkit.saving.comparing import try_to_predict
-from toolkit.saving.reading import read
+from toolkit.saving.reading import build, snapshot
 from toolkit.saving.reasons import reason
 
 try:
@@ -198,11 +200,12 @@ def _try(request: dict[str, Any], folder: str) -> dict[str, Any]:
         tf.config.threading.set_inter_op_parallelism_threads(_THREADS)
     _set_limits(request)
     try:
-        model, digest = read(Path(request["path"]), None, trusted=False)
+        content = snapshot(Path(request["path"]))
+        model = build(io.BytesIO(content), trusted=False)
         predicted = try_to_predict(model)
         if isinstance(predicted, MemoryError | tf.errors.ResourceExhaustedError):
             raise predicted
-        return {"sha256": digest}
+        return {"sha256": hashlib.sha256(content).hexdigest()}
     except Exception as error:
         kinds = MemoryError | tf.errors.ResourceExhaustedError
         short = isinstance(error, kinds) or isinstance(error.__cause__, kinds)
