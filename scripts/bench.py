@@ -336,6 +336,63 @@ def load_keras() -> tuple[float, float]:
     return timed(lambda: float(sum(sum(x) for (rows, _) in imdb.load_data(num_words=10_000) for x in rows)))
 
 
+# Files of models.
+
+
+def model_of(name: str) -> Any:
+    """Make a model of ResNet50 or DenseNet201, or of dense layers with so many megabytes."""
+    import keras
+
+    keras.utils.set_random_seed(0)
+    if not name.isdigit():
+        return getattr(keras.applications, name)(weights=None)
+    units, depth = {"1": (512, 1), "50": (1024, 12), "200": (2048, 12)}[name]
+    hidden = [keras.layers.Dense(units, activation="relu") for _ in range(depth)]
+    return compiled([keras.Input((units,)), *hidden], "mse", "mae")
+
+
+def saving(name: str, ours: bool, flushed: bool = False) -> Side:
+    """Save a model; Keras's side, where that is asked for, with the wait for the disk that ours has."""
+
+    def side() -> tuple[float, float]:
+        import toolkit
+        import toolkit._files
+
+        save, flush, model = toolkit.save, toolkit._files.flush, model_of(name)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "model.keras")
+
+            def work() -> float:
+                save(model, path) if ours else model.save(path)
+                if flushed and not ours:
+                    flush(path)
+                return path.stat().st_size
+
+            return timed(work)
+
+    return side
+
+
+def loading(name: str, ours: bool) -> Side:
+    def side() -> tuple[float, float]:
+        import keras
+
+        import toolkit
+
+        load = toolkit.load if ours else keras.saving.load_model
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "model.keras")
+            code = f"import bench; bench.model_of({name!r}).save({str(path)!r})"  # its memory is not ours
+            subprocess.run(
+                [sys.executable, "-c", code], check=True, cwd=Path(__file__).parent, capture_output=True
+            )
+            loaded = []
+            seconds, _ = timed(lambda: loaded.append(load(path)) or 0.0)
+            return seconds, float(sum(abs(weight).sum() for weight in loaded[0].get_weights()))
+
+    return side
+
+
 # Whole recipes against the books' scripts: fresh process, from command to prompt.
 
 
@@ -465,6 +522,7 @@ def pair(prepare: Callable[[], tuple[Any, Any, Any, dict[str, Any]]]) -> tuple[S
     return fitting(prepare, True), fitting(prepare, False)
 
 
+MODELS = {"1": "1 MB", "50": "50 MB", "200": "200 MB", "ResNet50": "ResNet50", "DenseNet201": "DenseNet201"}
 BENCHMARKS = {
     "mnist": Benchmark("MNIST MLP, 5 epochs: fit / model.fit", *pair(prepare_mnist), 2e-3),
     "imdb": Benchmark(
@@ -509,6 +567,24 @@ BENCHMARKS = {
         "multi_hot float32 / the books' loop", vectorize("ours float32"), vectorize("loop"), 0.0
     ),
     "load": Benchmark("load IMDB / keras.datasets.imdb", load_ours, load_keras, 0.0),
+    **{
+        f"save_{name}".lower(): Benchmark(
+            f"save {size}: toolkit.save / model.save", saving(name, True), saving(name, False), 1e-3
+        )
+        for name, size in MODELS.items()
+    },
+    "save_200_flushed": Benchmark(
+        "save 200 MB: toolkit.save / model.save and fsync",
+        saving("200", True),
+        saving("200", False, True),
+        1e-3,
+    ),
+    **{
+        f"load_{name}".lower(): Benchmark(
+            f"load {size}: toolkit.load / load_model", loading(name, True), loading(name, False), 1e-6
+        )
+        for name, size in MODELS.items()
+    },
     "list": Benchmark("python -m recipes / python alone", list_recipes, python_alone, None, whole=True),
     "import": Benchmark(
         "import and use toolkit / import keras", import_toolkit, import_keras, None, whole=True

@@ -7,6 +7,7 @@ them, or gives it another meaning, is noticed there and not by a user.
 import contextlib
 import functools
 import itertools
+import math
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -118,13 +119,15 @@ def same_bits(one: Any, other: Any) -> bool:
     """Tell whether two arrays are equal in shape, type and bits, NaN for NaN, without a copy."""
     if (one.shape, one.dtype) != (other.shape, other.dtype):
         return False
-    views = [np.ascontiguousarray(each).reshape(-1).view(np.uint8).data for each in (one, other)]
-    return bool(views[0] == views[1])
+    numbers = f"u{math.gcd(one.nbytes, 8)}"  # whole numbers of as many bytes as there can be
+    views = [np.ascontiguousarray(each).reshape(-1).view(numbers) for each in (one, other)]
+    return bool(np.array_equal(*views))
 
 
 def as_array(value: Any) -> Any:
     """Return a variable, a tensor or an array as an array: where that is possible, without a copy."""
-    return np.asarray(tf.convert_to_tensor(value) if keras.ops.is_tensor(value) else value)
+    of_tensorflow = isinstance(value, keras.Variable) or tf.is_tensor(value)
+    return np.asarray(tf.convert_to_tensor(value) if of_tensorflow else value)
 
 
 @contextlib.contextmanager
