@@ -1,5 +1,7 @@
+import functools
 import importlib
 import json
+import os
 
 import pytest
 from conftest import ROOT
@@ -67,6 +69,26 @@ def test_resume_is_refused_where_it_cannot_be_right(run, folders, tmp_path):
     (other,) = folders()
     status, _, err, _ = run("--resume", str(other), lesson=TRAINING, data=())
     assert (status, "must be the folder of a run of guess" in err) == (2, True), err
+
+
+@pytest.mark.parametrize("name", ["report.json", "checkpoints", "history.csv"])
+def test_resume_follows_no_link_and_waits_for_no_pipe(name, run, folders, tmp_path):
+    run("--note", "raise KeyboardInterrupt")
+    (folder,) = folders()
+    kept, path = (folder / "report.json").read_text(), folder / name
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there.json").write_text(kept)
+    for lay in (
+        lambda: path.symlink_to(tmp_path / ("there.json" if path.suffix else "there")),
+        functools.partial(os.mkfifo, path),
+    ):
+        path.unlink(missing_ok=True)
+        lay()
+        if name != "checkpoints" or path.is_symlink():
+            status, _, err, _ = run("--resume", str(folder), data=())
+            assert (status, f"{name} is a link, or no regular file" in err) == (2, True), err
+    assert (tmp_path / "there.json").read_text() == kept
+    assert list((tmp_path / "there").iterdir()) == []
 
 
 @pytest.mark.parametrize("sweep", ["unit=2", "units", "units=two", "units=0", "bias=maybe", "=3"])

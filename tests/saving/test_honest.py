@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from keras import layers
 from saving.examples import sequential
+from tables import record_honest
 
 from toolkit import load, save
 
@@ -127,6 +128,7 @@ def test_an_honest_model_is_saved_and_loads(name, tmp_path):
     loaded = load(save(model, tmp_path / "model.keras"))
     assert len(loaded.weights) == len(model.weights)
     assert all(np.array_equal(*pair) for pair in zip(model.weights, loaded.weights, strict=True))
+    record_honest("that people make", "equal")
 
 
 def freeze(model):

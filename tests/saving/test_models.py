@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from keras import layers
 from saving.examples import OwnVariable, Sampling, Sound, Unseeded, built, sequential
+from tables import record_honest
 
 from toolkit import load, save
 from toolkit.saving.comparing import compare_predictions
@@ -140,13 +141,14 @@ OF_KERAS = {
 }  # Keras 3.15.1 makes no model of the one, and loads none of the other
 
 
-def round_trip(model, tmp_path):
+def round_trip(model, tmp_path, kind="of several parts"):
     """Save and load, and compare all weights and predictions here: `save` trusts Keras's layers."""
     loaded = load(save(model, tmp_path / "model.keras"))
     assert len(loaded.weights) == len(model.weights)
     for one, other in zip(model.weights, loaded.weights, strict=True):
         np.testing.assert_array_equal(one, other)
     compare_predictions(model, loaded)
+    record_honest(kind, "equal")
     return loaded
 
 
@@ -165,7 +167,7 @@ def test_a_model_of_each_layer_comes_back(name, tmp_path):
     dtype = "string" if name in ("StringLookup", "TextVectorization") else None
     dtype = "int64" if name in ("IntegerLookup", "Hashing", "CategoryEncoding") else dtype
     model = sequential(getattr(layers, name)(**options), shape=shape, dtype=dtype)
-    round_trip(model, tmp_path)
+    round_trip(model, tmp_path, "of each layer")
 
 
 @pytest.mark.parametrize("name", sorted(OF_TWO))
@@ -174,7 +176,17 @@ def test_a_model_of_each_layer_with_two_inputs_comes_back(name, tmp_path):
     layer = getattr(layers, name)(**OF_TWO[name])
     attention = name in ("MultiHeadAttention", "GroupQueryAttention")
     out = layer(one, other) if attention else layer([one, other])
-    round_trip(keras.Model([one, other], out), tmp_path)
+    round_trip(keras.Model([one, other], out), tmp_path, "of each layer")
+
+
+def test_what_keras_itself_does_not_load_is_refused(tmp_path):
+    model = sequential(layers.RandomShear(x_factor=0.1, y_factor=0.1), shape=IMAGE)
+    model.save(tmp_path / "model.keras")
+    with pytest.raises((ValueError, TypeError)):
+        keras.saving.load_model(tmp_path / "model.keras")
+    with pytest.raises(ValueError, match="its config does not build"):
+        save(model, tmp_path / "ours.keras")
+    record_honest("of each layer", "refused by Keras, too")
 
 
 SETTINGS = {  # what the classes need that cannot be made without arguments
@@ -204,6 +216,7 @@ def test_each_loss_and_metric_of_keras_comes_back(model, tmp_path):
     for number, loss in enumerate(classes_of(keras.losses)):
         model.compile("sgd", loss)
         assert isinstance(load(save(model, tmp_path / f"{number}.keras")).loss, type(loss))
+        record_honest("of each loss", "equal")
     metrics = classes_of(keras.metrics)
     model.compile("sgd", "mse", metrics=metrics)
     save(model, tmp_path / "metrics.keras")
@@ -258,6 +271,7 @@ def test_each_optimizer_of_keras_comes_back_with_its_state(optimizer, model, tmp
     loaded = load(save(model, tmp_path / "model.keras"))
     for one, other in zip(model.optimizer.variables, loaded.optimizer.variables, strict=True):
         np.testing.assert_array_equal(one, other)
+    record_honest("of each optimizer", "equal")
 
 
 @keras.saving.register_keras_serializable(package="test_saving")

@@ -1,6 +1,7 @@
 """Runs that are killed and go on: the rest of the numbers must be those of a run that was let alone."""
 
 import functools
+import hashlib
 import json
 import os
 import random
@@ -211,6 +212,130 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(interrupted, damage, 
     newest.write_bytes({"truncated": content[:-100], "flipped": content, "empty": b""}[damage])
     with pytest.warns(UserWarning, match=r"epoch-000003.state is damaged: the one before it is used"):
         assert interrupted() == wanted
+
+
+def crafted(path, change):
+    """Change a state and write it with the right hash."""
+    state = checkpoint._from_bytes(path.read_bytes()[32:])
+    change(state)
+    checkpoint._write(path, state)
+
+
+def with_header(described, arrays=b""):
+    """Make the bytes of a state from what its JSON says."""
+    text = json.dumps(described).encode()
+    content = len(text).to_bytes(8, "little") + text + arrays
+    return hashlib.sha256(content).digest() + content
+
+
+WRONG = {
+    "run": lambda state: state["run"].clear(),
+    "part of the run": lambda state: state["run"].pop("x"),
+    "members": lambda state: state["members"].clear(),
+    "epoch": lambda state: state.update(epoch="3"),
+    "stacked": lambda state: state.update(stacked=[7]),
+    "variables": lambda state: state["members"]["0"]["variables"].pop(),
+    "shapes": lambda state: state["members"]["0"]["variables"].__setitem__(0, np.zeros((5, 9), "float32")),
+    "types": lambda state: state["members"]["0"]["variables"].__setitem__(0, np.zeros((5, 8), "float64")),
+    "no arrays": lambda state: state["members"]["0"]["variables"].__setitem__(0, "zeros"),
+    "history": lambda state: state["members"]["0"].update(history=[]),
+    "callbacks": lambda state: state["members"]["0"].update(callbacks=[{}]),
+    "more": lambda state: state["members"]["0"].update(more=1),
+    "nothing": lambda state: state.clear(),
+}
+
+
+@pytest.mark.parametrize("change", WRONG)
+def test_a_right_hash_with_wrong_content_falls_back_and_says_so(change, interrupted, tmp_path):
+    wanted = interrupted(checkpoint=None)
+    crafted(sorted((tmp_path / "checkpoint").iterdir())[-1], WRONG[change])
+    with pytest.warns(UserWarning, match=r"epoch-000003.state is damaged: the one before it is used"):
+        assert interrupted() == wanted
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        with_header(["array", "<f8", [1 << 39]]),
+        with_header({"run": ["array", "<f8", [1 << 62, 4]]}),
+        with_header({"run": ["array", "O", [1]]}, bytes(8)),
+        with_header({"run": ["array", "<f8", [-1]]}),
+        with_header({"run": ["array"]}),
+        with_header([]),
+        with_header(5),
+        hashlib.sha256((1 << 62).to_bytes(8, "little")).digest() + (1 << 62).to_bytes(8, "little"),
+        hashlib.sha256(b"").digest(),
+    ],
+)
+def test_a_header_that_asks_for_terabytes_falls_back_and_says_so(content, interrupted, tmp_path):
+    wanted = interrupted(checkpoint=None)
+    sorted((tmp_path / "checkpoint").iterdir())[-1].write_bytes(content)
+    with pytest.warns(UserWarning, match=r"epoch-000003.state is damaged: the one before it is used"):
+        assert interrupted() == wanted
+
+
+def test_only_regular_files_of_a_usual_size_are_read(interrupted, tmp_path):
+    wanted = interrupted(checkpoint=None)
+    newest = sorted((tmp_path / "checkpoint").iterdir())[-1]
+    kept = newest.read_bytes()
+    (tmp_path / "elsewhere").write_bytes(kept)
+    for lay in (
+        lambda: newest.symlink_to(tmp_path / "elsewhere"),
+        lambda: os.mkfifo(newest),
+        lambda: (newest.touch(), os.truncate(newest, 4 << 40)),  # which takes no place on the disk
+    ):
+        newest.unlink()
+        before = newest.with_name("epoch-000002.state").read_bytes()
+        lay()
+        with pytest.warns(UserWarning, match=r"epoch-000003.state is damaged: the one before it is used"):
+            assert interrupted(epochs=3) == {name: each[:3] for name, each in wanted.items()}
+        newest.with_name("epoch-000002.state").write_bytes(before)
+    assert (tmp_path / "elsewhere").read_bytes() == kept
+
+
+def test_a_link_in_the_place_of_what_is_written_is_not_followed(interrupted, tmp_path):
+    (tmp_path / "mine").write_text("mine")
+    for number in (4, 5):
+        (tmp_path / f"checkpoint/unfinished-epoch-00000{number}.state").symlink_to(tmp_path / "mine")
+    (tmp_path / "unfinished-log.csv").symlink_to(tmp_path / "mine")
+    interrupted()
+    assert (tmp_path / "mine").read_text() == "mine"
+    (tmp_path / "log.csv").unlink()
+    (tmp_path / "log.csv").symlink_to(tmp_path / "mine")
+    with pytest.raises(ValueError, match="must log to a file of their own"):
+        interrupted()
+    (tmp_path / "checkpoint").rename(tmp_path / "there")
+    (tmp_path / "checkpoint").symlink_to(tmp_path / "there")
+    with pytest.raises(ValueError, match="`checkpoint` must be a folder, and no link to one"):
+        interrupted()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("filepath", "/etc/passwd"),
+        ("save_freq", 1),
+        ("on_epoch_end", "x"),
+        ("_model", None),
+        ("_batches_seen_since_last_saving", [1]),
+        ("__class__", "x"),
+    ],
+)
+def test_a_state_sets_nothing_but_what_the_callback_itself_would_keep(name, value, tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "SECONDS", 0.0)
+
+    def train(epochs):
+        keras.utils.set_random_seed(0)
+        best = keras.callbacks.ModelCheckpoint(tmp_path / "best.keras", monitor="loss", save_best_only=True)
+        folder = tmp_path / "checkpoint"
+        fit(build_model(), X, Y, epochs=epochs, verbose=0, callbacks=[best], checkpoint=folder)
+        return best
+
+    train(2)
+    newest = sorted((tmp_path / "checkpoint").iterdir())[-1]
+    crafted(newest, lambda state: state["members"]["0"]["callbacks"][0].update({name: value}))
+    with pytest.raises(ValueError, match=f"must hold a state of ModelCheckpoint. Received: '{name}'"):
+        train(4)
 
 
 def test_without_a_whole_checkpoint_the_run_starts_anew(interrupted, tmp_path):

@@ -91,6 +91,9 @@ def resumed(recipe: Recipe, folder: Path) -> tuple[Options, Common]:
         SystemExit: If there is no run of this recipe to go on with, with status 2 and a line that says why.
     """
     try:
+        for path in (folder / "report.json", folder / "checkpoints", folder / "history.csv"):
+            if path.is_symlink() or (path.exists() and not path.is_file() and path.suffix):
+                raise ValueError(f"{path.name} is a link, or no regular file")
         report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
         kept = {"options": report["options"], "common": {"seed": report["seed"], **report["command"]}}
         if report["recipe"] != recipe.name or set(kept["options"]) != set(recipe.defaults()):

@@ -33,6 +33,8 @@ class RunState:
     """
 
     def __init__(self, folder: Path, members: list[Member], tables: dict[str, Table | None]) -> None:
+        if folder.is_symlink():
+            raise ValueError(f"`checkpoint` must be a folder, and no link to one. Received: {folder}")
         self.folder = folder
         self.members = members
         self.newest: Path | None = None
@@ -105,7 +107,8 @@ class RunState:
             if len(kept["callbacks"]) not in (0, len(member.callbacks)):
                 return False
             needed = [(tuple(each.shape), tf.as_dtype(each.dtype).size) for each in variables]
-            if [(value.shape, value.dtype.itemsize) for value in kept["variables"]] != needed:
+            values = [np.asarray(value) for value in kept["variables"]]
+            if [(value.shape, value.dtype.itemsize) for value in values] != needed:
                 return False
         return True
 
@@ -263,7 +266,10 @@ def _state_of(callback: keras.callbacks.Callback, settings: bool = False) -> dic
 
 
 def _restore(callback: keras.callbacks.Callback, values: dict[str, Any]) -> None:
-    """Set what the callback itself would keep: no other attribute, none of another type."""
+    """Set what the callback itself would keep: none of its other attributes, none of another type.
+
+    What it does not have yet, it may have made in training.
+    """
     own = _state_of(callback)
     for name, value in values.items():
         known = name in own if hasattr(callback, name) else True
