@@ -38,12 +38,13 @@ _STRAY_SECONDS = 24 * 3600.0
 def save(model: Any, path: str | Path) -> Path:
     """Save architecture, weights, compile settings and optimizer state to one `.keras` file.
 
-    The file is written beside `path`, flushed to the disk, loaded back and compared (every weight, and the
-    predictions for a generated row) before it takes the place of an earlier one. A crash at any moment
-    leaves the earlier file or the new one, with the mode and owner of the earlier one; another hard link to
-    that keeps its content. `NAME.keras.sha256`, for `sha256sum -c` and for `load`, is removed before the file
-    is replaced and written after it: where it stands, it is right. The model stays as it is. What is lost and
-    may matter to training alone, such as exclusions from weight decay, is told by a warning.
+    The file is written beside `path`, flushed to the disk, loaded back and compared before it takes the place
+    of an earlier one: every weight and setting, and predictions for generated rows, where not all is layers
+    of Keras. A crash at any moment leaves the earlier file or the new one, with the mode and owner of the
+    earlier one; another hard link to that keeps its content. `NAME.keras.sha256`, for `sha256sum -c` and for
+    `load`, is removed before the file is replaced and written after it: where it stands, it is right. The
+    model stays as it is. What is lost and may matter to training alone, such as exclusions from weight
+    decay, is told by a warning.
 
     Args:
         model: A built Keras model.
