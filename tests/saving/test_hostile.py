@@ -6,6 +6,7 @@ import os
 import random
 import re
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -87,12 +88,13 @@ def test_an_isolated_load_refuses_what_a_load_refuses(kind, good, tmp_path):
 
 
 LOADER = """
-import resource, sys
+import os, resource, sys
 import toolkit
-import toolkit.saving
 from toolkit.saving import isolated
 isolated._set_limits({"seconds": 1e6, "bytes": 2 * 10**9, "size": 10**7})
 for path in sys.stdin:
+    used = int(sum(os.times()[:2]))
+    resource.setrlimit(resource.RLIMIT_CPU, (used + 5, resource.getrlimit(resource.RLIMIT_CPU)[1]))
     try:
         toolkit.load(path.strip())
         print("loaded", flush=True)
@@ -106,25 +108,32 @@ class Loader:
 
     process = None
 
-    def outcome(self, path, seconds):
+    def outcome(self, path):
+        """Load a file: "loaded", "refused", "hung" (5 seconds of the processor, or minutes) or "crashed"."""
         if self.process is None:
             environment = {**os.environ, "PYTHONPATH": str(ROOT)}
             pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
             command = [sys.executable, "-c", LOADER]
             self.process = subprocess.Popen(command, env=environment, text=True, **pipes)
-            seconds += 120  # to start
         self.process.stdin.write(f"{path}\n")
         self.process.stdin.flush()
-        in_time = select.select([self.process.stdout], [], [], seconds)[0]
+        in_time = select.select([self.process.stdout], [], [], 300)[0]
         answer = self.process.stdout.readline().strip() if in_time else "hung"
         if answer in ("", "hung"):
-            self.close()
-        return answer or "crashed"
+            answer = "hung" if self.close() in (-signal.SIGXCPU, -signal.SIGKILL) else "crashed"
+        return answer
 
     def close(self):
-        self.process.kill()
-        with self.process:
-            self.process = None
+        """End the process, unless it has ended, and return its status."""
+        process, self.process = self.process, None
+        process.stdin.close()
+        try:
+            return process.wait(5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return process.wait()
+        finally:
+            process.stdout.close()
 
 
 def mutated(content, marked, random_state):
@@ -148,7 +157,7 @@ def test_no_change_of_the_hdf5_part_hangs_or_crashes(count, good, tmp_path):
     for _ in range(count):
         members["model.weights.h5"] = mutated(weights, marked, random_state)
         write_zip(path, [(name, members[name]) for name in ORDER])
-        outcomes[outcome := loader.outcome(path, seconds=6)] += 1
+        outcomes[outcome := loader.outcome(path)] += 1
         if outcome in ("hung", "crashed"):
             started = time.monotonic()
             with contextlib.suppress(ValueError):
