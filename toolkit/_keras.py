@@ -106,8 +106,7 @@ def load_state(model: Any, arrays: Mapping[str, Any], assets: Path, loaded: set[
     """
     loaded.discard(id(model))
     store, files = _Store(arrays), saving_lib.DiskIOStore(str(assets), mode="r") if assets.is_dir() else None
-    failed: set[int] = set()
-    reasons: dict[int, Any] = {}
+    failed, reasons = set[int](), dict[int, Any]()
     visits = {"visited_saveables": loaded, "failed_saveables": failed, "error_msgs": reasons}
     with quick_walk():
         saving_lib._load_state(model, weights_store=store, assets_store=files, inner_path="", **visits)
@@ -120,14 +119,13 @@ def same_bits(one: Any, other: Any) -> bool:
     if (one.shape, one.dtype) != (other.shape, other.dtype):
         return False
     numbers = f"u{math.gcd(one.nbytes, 8)}"  # whole numbers of as many bytes as there can be
-    views = [np.ascontiguousarray(each).reshape(-1).view(numbers) for each in (one, other)]
-    return bool(np.array_equal(*views))
+    a, b = (np.ascontiguousarray(each).reshape(-1).view(numbers) for each in (one, other))
+    return bool(np.array_equal(a, b))
 
 
 def as_array(value: Any) -> Any:
     """Return a variable, a tensor or an array as an array: where that is possible, without a copy."""
-    of_tensorflow = isinstance(value, keras.Variable) or tf.is_tensor(value)
-    return np.asarray(tf.convert_to_tensor(value) if of_tensorflow else value)
+    return np.asarray(tf.convert_to_tensor(value) if tf.is_tensor(value) else value)
 
 
 @contextlib.contextmanager
@@ -183,10 +181,7 @@ class _Store(saving_lib.H5IOStore):  # type: ignore[misc]
 def state_differences(model: Any, arrays: Mapping[str, Any], assets: Path) -> set[str]:
     """Name the arrays and assets that a model would save otherwise than they are stored, bit by bit.
 
-    Args:
-        model: The model.
-        arrays: As in `load_state`.
-        assets: The folder of assets, which need not be there.
+    The arguments are those of `load_state`.
     """
     store, kept = _Store(arrays), any(hasattr(layer, "save_assets") for layer in all_layers(model))
     # Layers with factors of LoRA, which are zeros after a load, would write what they quantize anew.
@@ -201,14 +196,16 @@ def state_differences(model: Any, arrays: Mapping[str, Any], assets: Path) -> se
         finally:
             for layer in merging:
                 layer.lora_enabled = True
-        one, other = map(_contents, (assets, folder))
+        one, other = (
+            {
+                path.relative_to(each).as_posix(): path.read_bytes()
+                for path in each.rglob("*")
+                if path.is_file()
+            }
+            for each in (assets, Path(folder or assets / "none"))
+        )
     altered = {f"assets/{name}" for name in one.keys() | other.keys() if one.get(name) != other.get(name)}
     return store.differ | altered
-
-
-def _contents(folder: Any) -> dict[str, bytes]:
-    paths = [path for path in Path(folder).rglob("*") if path.is_file()] if folder else []
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 
 def compile_settings(model: Any) -> dict[str, Any]:
