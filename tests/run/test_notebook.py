@@ -230,7 +230,10 @@ def test_a_recipe_that_is_run_inside_a_notebook_shows_its_figures_and_no_noise(j
     ("variables", "hold"),
     [({}, True), ({"folds": 4, "loss": "mse"}, True), ({"folds": 5}, False), ({"loss": "mae"}, False)],
 )
-def test_the_ranges_hold_where_the_notebook_has_the_default_options(variables, hold, tmp_path):
+def test_the_ranges_hold_where_the_notebook_has_the_default_options(variables, hold, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        toolkit.quiet, "start", lambda: None
+    )  # it is for a process that ends with the notebook
     variables |= {"notebook": toolkit.run.notebook, "folder": tmp_path}
     exec('run = notebook.start("boston", data="sample", out=folder)', variables)
     assert variables["run"].judged() is hold
