@@ -213,7 +213,7 @@ def test_what_a_living_process_works_with_stays(tmp_path):
 # What XLA does with its files, without XLA: many processes write, and take what is there.
 WRITER = """
 import os, pathlib, random, sys
-from toolkit import _keras, caching
+from toolkit import caching
 caching.MOST_BYTES = 2_000_000
 caching.compile_cache(sys.argv[1])
 own = pathlib.Path(os.environ["TF_XLA_FLAGS"].split('"')[1])
