@@ -1,18 +1,17 @@
 """Train one net on several devices, and in several processes: each takes a share of every batch.
 
-Teaches   Data-parallel training: share the rows out, add the gradients up, divide once, and the
-          numbers are those of one device; MirroredStrategy with model.fit; several workers with
-          a loop of our own; a worker that is killed; what the traffic costs, and when it pays.
+Teaches   Data-parallel training: gradients of the shares of a batch, added up and divided once, are
+          those of one device; MirroredStrategy with model.fit; several workers with a loop of our
+          own; a worker that is killed; what the traffic costs, when it pays.
 Data      MNIST: 10,000 of the training images, 10,000 test images, of 28 x 28 pixels.
 Source    Géron, Hands-On Machine Learning, chapter 19, on training across several devices.
 Takes     40 s
-Try next  --workers 3. In `own_step`, let each worker divide by its own rows; or take "relu" in the
-          place of "tanh": what becomes of the differences?
+Try next  --workers 3. In `own_step`, give own_gradients len(x) in the place of batch_size; or take
+          "relu" in the place of "tanh": what becomes of the differences?
 """
 
 import os
 import signal
-from time import perf_counter
 
 import keras
 import numpy as np
@@ -23,7 +22,7 @@ from sklearn.linear_model import RidgeClassifier
 import toolkit
 from toolkit.drawing import draw_costs
 from toolkit.run import Run, cli
-from toolkit.workers import devices, run_workers
+from toolkit.workers import devices, run_workers, time_calls
 
 # Seeds 0 to 9: test_accuracy 0.925 to 0.932; seeds 0 and 1: differences 3e-8 to 8e-7.
 EXPECTED = {
@@ -37,10 +36,11 @@ EXPECTED = {
 QUICK = {"epochs": 1}
 
 
+# Read `main` first, at the end: its steps say when each of these functions is called.
 def build_model(units: int) -> keras.Model:
     """Build and compile a net with one hidden layer."""
-    # Where numbers are added in another order, the last digit of the sum differs. "tanh" keeps that
-    # small. "relu" has a kink at 0: on which side of it a sum falls may hang on its last digit.
+    # Several devices add the same numbers in another order, so the last digits of a sum differ. The
+    # slope of "tanh" then differs as little. That of "relu" jumps at 0, where a last digit decides.
     model = keras.Sequential(
         [
             keras.Input(shape=(28, 28)),
@@ -50,71 +50,74 @@ def build_model(units: int) -> keras.Model:
             layers.Dense(units=10, activation="softmax"),
         ]
     )
+    # SGD is gradient descent. With momentum, each step adds 0.9 of the one before it, which the
+    # optimizer keeps for each weight: built now, that is in the file of the model, too.
     model.compile(
         optimizer=keras.optimizers.SGD(learning_rate=0.2, momentum=0.9),
         loss="sparse_categorical_crossentropy",
         metrics=["accuracy"],
     )
-    model.optimizer.build(model.trainable_variables)  # its memory is saved, and shared, from now on
+    model.optimizer.build(model.trainable_variables)
     return model
 
 
 def own_gradients(model: keras.Model, x, y, batch_size: int) -> list:
-    """Return the gradients for some rows of a batch: their part of those for the whole batch."""
-    with tf.GradientTape() as tape:
-        losses = keras.losses.sparse_categorical_crossentropy(y, model(x, training=True))
+    """Return what some rows add to the gradients of the whole batch, which has batch_size rows."""
+    with tf.GradientTape() as tape:  # notes what is computed, to find the gradients afterwards
+        probabilities = model(x, training=True)  # (rows, 10)
+        losses = keras.losses.sparse_categorical_crossentropy(y, probabilities)  # (rows,)
         # Not the mean of these rows, but their part of the mean of all rows of the batch.
         loss = tf.reduce_sum(losses) / batch_size
-    return tape.gradient(loss, model.trainable_variables)
+    return tape.gradient(loss, model.trainable_variables)  # one array for each array of weights
 
 
 def train_on_devices(rank: int, saved, x, y, batch_size: int, epochs: int) -> np.ndarray:
-    """Train a saved model by model.fit on the devices of one process; return the weights."""
-    names = devices(at_least=2)  # GPUs; where there are none, two parts of the processor
-    strategy = tf.distribute.MirroredStrategy(names)
+    """Train by model.fit on several devices of one process; return the weights."""
+    # A strategy says how devices work together. "Mirrored": each has a copy of all weights, takes a
+    # share of each batch, and after each step the copies are equal again. (Never use
+    # keras.distribution with TensorFlow: it takes the devices, and leaves all rows to one of them.)
+    strategy = tf.distribute.MirroredStrategy(devices(at_least=2))
     with strategy.scope():  # what is made in here has a copy on each device
-        model = keras.saving.load_model(saved)
+        model = keras.saving.load_model(saved)  # compiled, as it was saved
     model.fit(x, y, batch_size=batch_size, epochs=epochs, shuffle=False, verbose=0)
-
-    # keras.distribution promises the same. On TensorFlow it takes the devices and, without a word,
-    # leaves all rows to one of them. So never use it there.
-    keras.distribution.set_distribution(keras.distribution.DataParallel(devices=names))
-    output = build_model(units=8)(x[:batch_size])
-    print(f"keras.distribution has {len(names)} devices: all {len(output)} rows on {output.device}")
     return flat(model.get_weights())
 
 
 def make_step(strategy: tf.distribute.Strategy, model: keras.Model):
     """Return a function that takes a step: on the rows of this worker, and together with others."""
 
-    # Several processes need a loop of our own: model.fit of Keras 3.15 cannot read their shares.
     def own_step(x, y, batch_size):
         gradients = own_gradients(model, x, y, batch_size)
-        # Here is the traffic: the optimizer adds up the gradients of all workers, and then moves
-        # the weights, of which each worker has a copy. All copies move alike, so they stay alike.
+        # Here is the traffic. The model was made in the scope of a strategy, so its optimizer sends
+        # these gradients to the others, waits for theirs, and adds them all up. Then each worker
+        # moves its own copy of the weights by the same sum: all copies stay alike.
         model.optimizer.apply(gradients, model.trainable_variables)
 
+    # strategy.run calls own_step as a part of the strategy. tf.function translates Python into a
+    # graph, once, which later calls use; with reduce_retracing it serves a smaller batch, too.
     return tf.function(lambda *rows: strategy.run(own_step, args=rows), reduce_retracing=True)
 
 
 def train_worker(rank: int, saved, x, y, batch_size: int, epochs: int, killed: int | None):
-    """Go on with a saved model, as one of several workers; return the weights after each epoch."""
-    strategy = tf.distribute.MultiWorkerMirroredStrategy()  # meets the others, named in TF_CONFIG
-    count = strategy.num_replicas_in_sync
+    """Go on with a saved model, as worker number `rank`; return the weights after each epoch."""
+    # run_workers has set a variable, TF_CONFIG: the address of each worker, and which one this is.
+    strategy = tf.distribute.MultiWorkerMirroredStrategy()  # waits until all are connected
+    count = strategy.num_replicas_in_sync  # copies of the model: one in each worker
     with strategy.scope():
         model = keras.saving.load_model(saved)
     step = make_step(strategy, model)
-    starts = range(0, len(x), batch_size)
-    done = int(model.optimizer.iterations.numpy()) // len(starts)  # the file has counted the steps
+    starts = range(0, len(x), batch_size)  # of the batches: as many as steps in an epoch
+    done = int(model.optimizer.iterations.numpy()) // len(starts)  # epochs so far
     weights = []
     for epoch in range(done, epochs):
         for start in starts:
             if rank == killed and epoch == epochs // 2 and start >= len(x) // 2:
                 os.kill(os.getpid(), signal.SIGKILL)  # as if its power had failed
-            batch = slice(start, start + batch_size)
-            try:  # its own rows: every count-th one of the batch, from number `rank` on
-                step(x[batch][rank::count], y[batch][rank::count], len(x[batch]))
-            except tf.errors.UnavailableError as error:
+            stop = min(start + batch_size, len(x))
+            own = slice(start + rank, stop, count)  # of the batch, every count-th row from rank on
+            try:
+                step(x[own], y[own], stop - start)  # x[own]: (100, 28, 28) where there are 2
+            except tf.errors.UnavailableError as error:  # a connection broke while it waited
                 raise ConnectionError(f"epoch {epoch + 1} needs a worker that is gone") from error
         weights.append(flat(model.get_weights()))
         print(f"epoch {epoch + 1}: the weights add up to {weights[-1].sum():.6f}")
@@ -123,26 +126,19 @@ def train_worker(rank: int, saved, x, y, batch_size: int, epochs: int, killed: i
     return weights
 
 
-def time_step(strategy, x, y, rank: int, units: int) -> float:
-    """Return the seconds that a step takes, for a net of so many hidden units."""
-    with strategy.scope():
-        model = build_model(units)
-    step = make_step(strategy, model)
-    count = strategy.num_replicas_in_sync
-    clock = []
-    for _ in range(12):
-        step(x[rank::count], y[rank::count], len(x))
-        clock.append(perf_counter())
-    return np.median(np.diff(clock[3:]))  # the first steps are slow: TensorFlow translates them
-
-
 def time_steps(rank: int, x, y, cases: list[tuple[int, int]]) -> list[list[float]]:
-    """Time steps for each case, on all rows alone, and on a share of them together with others."""
-    # Outside of any scope, `get_strategy` gives the one that shares nothing.
+    """Return the seconds of a step for each case: alone on all rows; with others on a share."""
+    # Outside of any scope, get_strategy gives the one that shares nothing.
     strategies = [tf.distribute.get_strategy(), tf.distribute.MultiWorkerMirroredStrategy()]
     times = []
     for rows, units in cases:
-        times.append([time_step(each, x[:rows], y[:rows], rank, units) for each in strategies])
+        times.append([])
+        for strategy in strategies:
+            with strategy.scope():
+                model = build_model(units)
+            count = strategy.num_replicas_in_sync  # alone it is 1, and the share is all rows
+            share = slice(rank % count, rows, count)
+            times[-1].append(time_calls(make_step(strategy, model), x[share], y[share], rows))
     return times
 
 
@@ -158,26 +154,25 @@ def main(run: Run, *, workers: int = 2, epochs: int = 4, batch_size: int = 200) 
     (x, y), (x_test, y_test) = run.data.mnist()
     x, y = x[:10_000], y[:10_000]  # (10000, 28, 28), (10000,)
 
-    # 2. Baselines: the most frequent digit, and a linear model. (run.score prints a score, beside
-    #    the range in which it is expected, if it has one.)
+    # 2. Baselines: the most frequent digit, and a linear model.
     run.score(baseline_accuracy=np.mean(y_test == np.bincount(y).argmax()))
     linear = RidgeClassifier(alpha=1e6).fit(x.reshape(-1, 784).astype("float32"), y)
     run.score(linear_accuracy=linear.score(x_test.reshape(-1, 784), y_test))
 
-    # 3. The idea: a gradient is a sum over rows. So shares of the rows give parts of that sum,
-    #    wherever they are computed; added up, they are the gradient of the whole batch.
-    tf.config.experimental.enable_tensor_float_32_execution(False)  # a GPU rounds less, then
+    # 3. The idea: the loss is a mean over the rows of a batch, so its gradient is a sum over rows,
+    #    divided by their number. Shares of the rows give parts of that sum, wherever they are
+    #    computed. Take all parts away from the gradient of the whole batch: 0 must be left.
+    tf.config.experimental.enable_tensor_float_32_execution(False)  # lets a GPU keep all digits
     model = build_model(units=128)
-    saved = run.path("model.keras")
-    toolkit.save(model, saved)  # all trainings begin with the weights in this file
-    whole = flat(own_gradients(model, x[:batch_size], y[:batch_size], batch_size))
+    saved = toolkit.save(model, run.path("model.keras"))  # all trainings begin with its weights
+    left = flat(own_gradients(model, x[:batch_size], y[:batch_size], batch_size))  # (101770,)
     for rank in range(workers):
         rows = slice(rank, batch_size, workers)  # every workers-th row of the batch
-        whole -= flat(own_gradients(model, x[rows], y[rows], batch_size))
-    run.score(gradient_difference=abs(whole).max())  # what is left of it
+        left -= flat(own_gradients(model, x[rows], y[rows], batch_size))
+    run.score(gradient_difference=abs(left).max())
 
-    # 4. One device, to compare with. toolkit.fit is model.fit with the same arguments, only faster:
-    #    one call of TensorFlow takes many steps. Unshuffled: in all trainings the same batches.
+    # 4. One device, to compare with. (toolkit.fit is model.fit, only faster: one call of TensorFlow
+    #    takes many steps.) shuffle=False: all trainings see the same batches.
     toolkit.fit(
         model, x, y, batch_size=batch_size, epochs=epochs, shuffle=False, callbacks=[run.log()]
     )
@@ -186,25 +181,30 @@ def main(run: Run, *, workers: int = 2, epochs: int = 4, batch_size: int = 200) 
     run.score(test_accuracy=scores["accuracy"])
     print(f"The first test image is a {model.predict(x_test[:1], verbose=0).argmax()}.")
 
-    # 5. Two devices of one process. (run_workers calls a function in new processes.)
+    # 5. Two devices of one process. run_workers(function, *arguments) calls function(rank,
+    #    *arguments) in `count` new processes, where `rank` is 0, 1, ...; it returns a list.
     plan = (saved, x, y, batch_size, epochs)
     (trained,) = run_workers(train_on_devices, *plan)
     run.score(devices_difference=abs(trained - wanted).max())
 
-    # 6. Several processes, as if on several machines. One is killed halfway, and all must stop.
+    # 6. Several processes, as if on several machines. model.fit of Keras 3.15 fails there: hence
+    #    our own steps. One is killed halfway: without its rows each sum is wrong, so all must stop.
     try:
         run_workers(train_worker, *plan, workers - 1, count=workers)
     except ChildProcessError as error:
         print(error)
 
-    # 7. New processes go on from the last file, and end with the numbers of one device.
-    weights = np.array(run_workers(train_worker, *plan, None, count=workers))
-    run.score(workers_difference=abs(weights[0, -1] - wanted).max())  # (workers, epochs, numbers)
-    run.score(rank_difference=np.ptp(weights, axis=0).max())  # largest minus smallest of all ranks
+    # 7. New processes, of which none is killed (None), go on from the last file: the half epoch is
+    #    lost, and done again. They end with the numbers of one device, and all with the same.
+    weights = np.array(run_workers(train_worker, *plan, None, count=workers))  # (2, 2, 101770)
+    run.score(workers_difference=abs(weights[0, -1] - wanted).max())
+    run.score(rank_difference=np.ptp(weights, axis=0).max())  # the largest minus the smallest
 
-    # 8. The price: in each step 795 gradients of each hidden unit travel, however few the rows.
+    # 8. The price. A hidden unit has 784 weights for the pixels, 1 bias, and 10 weights for the
+    #    digits: so 795 gradients a unit travel in each step. With more rows a step, each worker
+    #    has more to compute for the same traffic: there it can pay.
     cases = [(rows, units) for rows in (200, 2000) for units in (16, 128, 1024)]
-    times = run_workers(time_steps, x, y, cases, count=workers)[0]  # as worker 0 has them
+    times = run_workers(time_steps, x, y, cases, count=workers)[0]  # as worker 0 measures them
     print(f"rows a step, hidden units: seconds a step alone, and with {workers} workers")
     for (rows, units), (alone, together) in zip(cases, times, strict=True):
         print(f"{rows:11}, {units:12}: {alone:20.4f}, {together:8.4f}")

@@ -2,7 +2,7 @@
 
 Teaches   Words as multi-hot vectors; a binary classifier; overfitting, seen in a curve; choosing
           the number of epochs on validation rows; one look at the test rows.
-Data      IMDB: 25,000 + 25,000 reviews, half of them positive; 123 stand in both sets.
+Data      IMDB: 25,000 + 25,000 reviews, half of them positive; 123 reviews stand in both sets.
 Source    Chollet, Deep Learning with Python, section 3.4 (data: Maas et al., ACL 2011).
 Published 0.885
 Takes     9 s
@@ -35,15 +35,19 @@ NUM_WORDS = 10_000  # the most frequent words; every other word counts as unknow
 def build_model(hidden_layers: int, units: int, activation: str, loss: str) -> keras.Model:
     """Build and compile a network that turns a review into the probability that it is positive."""
     model = keras.Sequential()
-    # The rows come as a sparse matrix, which stores only what is not 0: see step 1.
+    # The rows come as a sparse matrix, which stores only what is not 0: see step 1 of main.
     model.add(keras.Input(shape=(NUM_WORDS,), sparse=True))
+    # A Dense layer multiplies its input by a matrix of weights, adds a bias for each unit, and
+    # applies the activation ("relu": a negative number becomes 0).
     for _ in range(hidden_layers):
-        model.add(layers.Dense(units, activation=activation))
+        model.add(layers.Dense(units, activation=activation))  # (rows, units)
     # The sigmoid turns any number into one between 0 and 1, which can be read as a probability.
-    model.add(layers.Dense(1, activation="sigmoid"))
-    # The loss "binary_crossentropy" is -log of the probability that was given to the right answer.
-    # "rmsprop" is gradient descent that divides the step of each weight by the recent size of its
-    # gradients.
+    model.add(layers.Dense(1, activation="sigmoid"))  # (rows, 1)
+    # The loss is what training makes small: "binary_crossentropy" is -log of the probability that
+    # was given to the right answer, "mse" the squared error. "rmsprop" is gradient descent that
+    # divides the step of each weight by the recent size of its gradients: so the weights of rare
+    # words, whose gradients are small, move as well. A metric, here the share of right answers, is
+    # only shown.
     model.compile(optimizer="rmsprop", loss=loss, metrics=["accuracy"])
     return model
 
@@ -67,7 +71,7 @@ def main(
         activation: Activation of the hidden layers.
         loss: What training makes small.
         epochs: Passes over the training rows, enough to see overfitting.
-        batch_size: Reviews a step.
+        batch_size: Reviews from which the optimizer takes each of its steps.
         review: A review of your own, to be scored at the end.
     """
     # 1. Data. A review is a list of word numbers, its label is 1 (positive) or 0 (negative).
@@ -78,26 +82,27 @@ def main(
 
     # A network wants rows of equal length. So a review becomes 10,000 numbers: a 1 for each word
     # that occurs in it, and 0 for all others. Where a word stands, and how often, is lost. Nearly
-    # all of these numbers are 0. A sparse matrix stores only the ones, and means the same: it takes
-    # 15 MB, where one byte a number would take 250 MB, and a product skips what is not stored.
+    # all of these numbers are 0. A sparse matrix stores only the ones, and means the same. It takes
+    # 15 MB, where one byte a number would take 250 MB. It is faster, too: the first layer
+    # multiplies it by its weights, and can skip the zeros.
     x = toolkit.multi_hot(reviews, NUM_WORDS, sparse=True)  # (25000, 10000)
     x_test = toolkit.multi_hot(test_reviews, NUM_WORDS, sparse=True)  # (25000, 10000)
 
-    # 2. Baselines: always the more frequent answer, and a linear model on the same vectors, whose
-    # alpha keeps the weights of rare words small. (run.score prints a score, beside the range in
-    # which it is expected.)
+    # 2. Baselines: always the more frequent answer, and a linear model on the same vectors. (Its
+    # alpha is a penalty on large weights. run.score prints a score, beside the range in which it is
+    # expected.)
     most_frequent = np.bincount(y).argmax()  # 0 or 1
     run.score(baseline_accuracy=np.mean(y_test == most_frequent))
     linear = RidgeClassifier(alpha=300).fit(x.astype("float32"), y)
     run.score(linear_accuracy=linear.score(x_test, y_test))
 
     # 3. Training, on 60% of the reviews. The other 40% are for validation: after each epoch they
-    # are scored, but no weight learns from them. (validation_split takes the last rows, so the
-    # rows must come shuffled, as these do.)
+    # are scored, but no weight learns from them. (validation_split takes the last rows. If all good
+    # reviews came first, these would all be bad ones: so the rows must come shuffled, as these do.)
     model = build_model(hidden_layers, units, activation, loss)
     # toolkit.fit is model.fit with the same arguments, only faster: one call of TensorFlow takes
-    # many steps, where model.fit makes a call for each batch. A checkpoint lets a run that was
-    # interrupted go on (--resume).
+    # many steps, where model.fit makes a call for each batch. A checkpoint is a folder with the
+    # state of the training, from which a run that was interrupted can go on (--resume).
     history = toolkit.fit(
         model,
         x,
@@ -109,9 +114,10 @@ def main(
         checkpoint=run.keep(),
     )
 
-    # 4. Choose the number of epochs. The training loss falls to the end. The validation loss turns
-    # and rises: the model learns its own reviews by heart, which helps it with no other review.
-    val_loss = history.history["val_loss"]
+    # 4. Choose the number of epochs. The training loss falls to the end. The validation loss falls
+    # at first, then rises: the model now learns its own reviews by heart, which helps it with no
+    # other review. That is overfitting. So we choose the epoch with the lowest validation loss.
+    val_loss = history.history["val_loss"]  # a list with a number for each epoch
     best_epochs = int(np.argmin(val_loss)) + 1  # the first epoch, at index 0, is number 1
     if best_epochs < epochs:
         print(f"The validation loss is lowest after epoch {best_epochs};", end=" ")
@@ -124,8 +130,10 @@ def main(
         axes.set_title(f"{data.name} ({data.source} data): {metric} after each epoch")
         run.figure(f"{metric}.png", axes)
 
-    # 5. The final model: a fresh one, on all 25,000 reviews, for that many epochs. Then one look at
-    # the test reviews. They had no say in any choice, so their score holds for new reviews, too.
+    # 5. The final model. The first one has gone past its best epoch, and never learned from the
+    # validation rows. So a fresh one is trained on all 25,000 reviews, for as many epochs. Then one
+    # look at the test reviews: they had no say in any choice, so their score should hold for new
+    # reviews, too.
     model = build_model(hidden_layers, units, activation, loss)
     toolkit.fit(
         model,
@@ -133,13 +141,14 @@ def main(
         y,
         epochs=best_epochs,
         batch_size=batch_size,
-        checkpoint=run.keep("all"),  # a name beside the first training's, for --resume
+        checkpoint=run.keep("all"),  # in another folder than the first training's
     )
     scores = model.evaluate(x_test, y_test, batch_size=batch_size, verbose=0, return_dict=True)
     run.score(test_accuracy=scores["accuracy"])
     toolkit.save(model, run.path("model.keras"))
 
-    # 6. Use it: which test review is it surest of, and of which does it know least?
+    # 6. Use it. A probability near 0 or 1 means that the model is sure, one near 0.5 that it cannot
+    # tell. Show the review of which it is surest, and that of which it is least sure.
     probability = model.predict(x_test, batch_size=batch_size, verbose=0)[:, 0]  # (25000,)
     surest = np.argmax(np.abs(probability - 0.5))
     least_sure = np.argmin(np.abs(probability - 0.5))

@@ -42,19 +42,25 @@ def build_model(
     rate: float = 0.0,
     noise_shape: tuple | None = None,
 ) -> keras.Model:
-    """Two hidden layers, each with its share of a cure; and the probability of a good review."""
-    # The rows come as a sparse matrix, which stores only what is not 0: see step 1.
+    """Build and compile a net of two hidden layers, with the cures that the arguments ask for."""
+    # The rows come as a sparse matrix, which stores only what is not 0: see step 1 of main.
     model = keras.Sequential([keras.Input(shape=(NUM_WORDS,), sparse=True)])
-    for seed in range(2):
+    for layer in range(2):
+        # Keras calls the matrix of weights a kernel. The activation is a layer of its own, so that
+        # batch normalization can stand before it.
         model.add(layers.Dense(units, kernel_regularizer=weights, bias_regularizer=biases))
         if norm:
             model.add(layers.BatchNormalization())
         model.add(layers.Activation("relu", activity_regularizer=activity))
-        # Dropout sets activations to 0 at random, in training only. The seed makes that repeatable.
-        # noise_shape (None, 1): one toss of a coin for a whole row, not one for each activation.
-        model.add(layers.Dropout(rate=rate, noise_shape=noise_shape, seed=seed))
+        # In training only, dropout sets a share `rate` of the activations to 0 at random, and
+        # multiplies the others by 1 / (1 - rate), so that their sum stays about as large. The seed
+        # makes that repeatable. Activations have the shape (rows, units), and noise_shape is that
+        # of the random choices: with (None, 1), one choice for each row keeps or drops all of it.
+        model.add(layers.Dropout(rate=rate, noise_shape=noise_shape, seed=layer))
+    # The sigmoid gives the probability that a review is positive.
     model.add(layers.Dense(units=1, activation="sigmoid"))
-    # The loss holds the penalties. The metric of that name does not, and can be compared.
+    # "binary_crossentropy" stands here twice. To the loss, Keras adds the penalties, so the losses
+    # of nets with other penalties cannot be compared. The metric has no penalty in it, and can be.
     metrics = ["accuracy", "binary_crossentropy"]
     model.compile(optimizer="rmsprop", loss="binary_crossentropy", metrics=metrics)
     return model
@@ -62,10 +68,11 @@ def build_model(
 
 def build_models(units: int, penalty: float, rate: float) -> dict[str, keras.Model]:
     """The network without a cure, and with each of nine."""
-    # L1 adds a sum of absolute values to the loss, L2 a sum of squares, times a small number. The
-    # sum is over a layer's weights, its biases or its activations (of these, the mean over the
-    # rows). A large weight must then be worth its penalty: one that serves many reviews is, one
-    # that knows a single review by heart is not.
+    # A penalty is added to the loss, so training makes it small, too. L1 is a sum of absolute
+    # values times a small number, L2 a sum of squares times a small number: of a layer's weights,
+    # of its biases, or of its activations (of these, the mean over the rows of a batch).
+    # So a weight stays large only where it lowers the loss by more than its penalty. A weight that
+    # serves many reviews does. One that knows a single review by heart does not.
     l1 = regularizers.L1(penalty / 10)
     l2 = regularizers.L2(penalty)
     return {
@@ -74,15 +81,15 @@ def build_models(units: int, penalty: float, rate: float) -> dict[str, keras.Mod
         "smaller": build_model(max(1, units // 4)),
         "L1": build_model(units, weights=l1),
         "L2": build_model(units, weights=l2),
-        # What is learned by heart lies in the 80,000 weights of the first layer. It has 16 biases,
-        # which only shift its units, alike for all reviews: to hold these down does little.
+        # The first layer has 5,000 weights a unit: enough to learn reviews by heart. A unit has one
+        # bias, which shifts it by the same amount for all reviews: a penalty on it does little.
         "L2 of biases": build_model(units, biases=l2),
         "activity": build_model(units, activity=l2),
         "dropout": build_model(units, rate=rate),
         "dropout of rows": build_model(units, rate=rate, noise_shape=(None, 1)),
-        # Each unit's sums are brought to mean 0 and deviation 1 over the batch. So what a review
-        # gives depends on the others of its batch, and no two epochs show it alike: a kind of
-        # noise.
+        # Batch normalization shifts and scales what each unit gives for the reviews of a batch, to
+        # mean 0 and deviation 1. So what a review gives depends on the others in its batch, which
+        # change from epoch to epoch: a kind of noise. Predictions use running means instead.
         "batch norm": build_model(units, norm=True),
     }
 
@@ -104,32 +111,36 @@ def main(
         epochs: Passes over the training rows, enough of them to see overfitting.
     """
     # 1. Data: a row has a 1 for each word that occurs in a review, else 0. A sparse matrix stores
-    #    only the ones. So few reviews are soon learned by heart. The test rows wait until step 5.
+    #    only the ones. We train on a fifth of the reviews: a net soon learns so few by heart, which
+    #    is what we want to see. The test rows wait until step 5.
     (reviews, labels), (test_reviews, test_labels) = run.data.imdb(num_words=NUM_WORDS)
     count = len(reviews) // 5
     x = toolkit.multi_hot(reviews[:count], NUM_WORDS, sparse=True)  # (5000, 5000)
-    y = labels[:count].reshape(-1, 1)  # (5000, 1)
+    y = labels[:count].reshape(-1, 1)  # (5000, 1), as the models give it
     x_val = toolkit.multi_hot(reviews[count : 2 * count], NUM_WORDS, sparse=True)
     y_val = labels[count : 2 * count].reshape(-1, 1)
     x_test = toolkit.multi_hot(test_reviews, NUM_WORDS, sparse=True)  # (25000, 5000)
     y_test = test_labels.reshape(-1, 1)
 
-    # 2. Baselines: always the more frequent answer, and a linear model with an L2 penalty, which a
-    #    small C makes strong. (run.score prints a score, beside the range in which it is
-    #    expected, if it has one.)
+    # 2. Baselines: always the more frequent answer, and a linear model with an L2 penalty. (The
+    #    smaller its C, the stronger the penalty. run.score prints a score, beside the range in
+    #    which it is expected, if it has one.)
     frequent = np.bincount(y[:, 0]).argmax()
     run.score(baseline_accuracy=np.mean(y_test == frequent))
     linear = LogisticRegression(C=0.01).fit(x.astype("float32"), y[:, 0])
     run.score(linear_accuracy=linear.score(x_test, y_test[:, 0]))
 
-    # 3. Train them all. Early stopping is no part of a model, but a callback: it ends the training
-    #    after 3 epochs without a lower loss, and puts the weights of the best epoch back.
-    #    toolkit.fit is model.fit with the same arguments, only faster: one call of TensorFlow takes
-    #    many steps, where model.fit makes a call for each batch.
+    # 3. Train them all. Overfitting: the loss of the training rows falls to the end, while that of
+    #    the validation rows, from which no weight learns, turns and rises. In cures.png, look where
+    #    the two curves part. With a cure, the validation curve stays low to the end.
+    #    Early stopping is no part of a model, but a callback, which is called after each epoch: it
+    #    ends the training after 3 epochs without a lower validation loss, and puts the weights of
+    #    the best epoch back. (toolkit.fit is model.fit with the same arguments, only faster: one
+    #    call of TensorFlow takes many steps, where model.fit makes a call for each batch.)
     models = build_models(units, penalty, rate)
     curves = {}
     for name, model in models.items():
-        callbacks = [run.log(f"{name.replace(' ', '_')}.csv")]
+        callbacks = [run.log(f"{name.replace(' ', '_')}.csv")]  # each epoch's scores, in a file
         if name == "early stopping":
             stop = keras.callbacks.EarlyStopping(
                 monitor="val_binary_crossentropy",
@@ -152,14 +163,16 @@ def main(
         print(f"{name:<16} loss of the validation rows {curve[-1]:.3f}, lowest {min(curve):.3f}")
     run.figure("cures.png", draw_curves(curves, epochs))
 
-    # 4. Compare what is left at the end: the last epoch, or the one that early stopping kept.
+    # 4. Compare the models as training left them: with the weights of the last epoch, or, after
+    #    early stopping, with those of the best one.
     kept = {name: curve["val_binary_crossentropy"][-1] for name, curve in curves.items()}
     kept["early stopping"] = min(curves["early stopping"]["val_binary_crossentropy"])
     best = min(kept, key=kept.get)
     run.score(uncured_val_loss=kept["no cure"])
     run.score(cured_val_loss=kept[best])
 
-    # 5. The best of them: one look at the test rows.
+    # 5. The best was chosen on the validation rows, so its score there is a little too good. Score
+    #    it once on the test rows, which had no say in the choice.
     model = models[best]
     scores = model.evaluate(x_test, y_test, verbose=0, return_dict=True)
     run.score(test_accuracy=scores["accuracy"])
@@ -176,7 +189,7 @@ def draw_curves(curves: dict, epochs: int) -> Figure:
         axes = figure.add_subplot(4, 3, place)
         toolkit.plot_history(curve, "binary_crossentropy", ax=axes, title=name)
         axes.set(xlim=(0, epochs + 1), ylim=(0, 0.8), xlabel="epoch", ylabel="")
-        lines = axes.get_lines()
+        lines = axes.get_lines()  # the same three in each panel, so one legend serves all
         axes.get_legend().remove()
     names = ["training", "validation", "lowest"]
     figure.legend(lines, names, loc="outside lower center", ncols=3)

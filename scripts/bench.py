@@ -5,7 +5,9 @@ a number besides its time (a loss, an accuracy, a sum), and the table says wheth
 """
 
 import argparse
+import contextlib
 import dataclasses
+import io
 import itertools
 import json
 import math
@@ -415,6 +417,29 @@ def study(jobs: int, seeds: int = 10) -> Side:
     return side
 
 
+def drive(jobs: int) -> Side:
+    """Measure what a study takes of its own process, in CPU seconds a job: of jobs that do nothing."""
+
+    def side() -> tuple[float, float]:
+        from recipes import imdb
+        from toolkit.run import study
+        from toolkit.run.options import Common
+        from toolkit.run.recipe import Recipe
+
+        finish = (
+            "import json, pathlib, sys; path = pathlib.Path(sys.argv[2], 'report.json');"
+            "score = {'metrics': {'test_accuracy': 0.88}, 'status': 'finished', 'verdict': 'inside'};"
+            "path.write_text(json.dumps(json.loads(path.read_text()) | score))"
+        )
+        recipe = dataclasses.replace(Recipe.of(imdb.main), start=("-S", "-c", finish))
+        with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+            before = time.process_time()
+            study.run(recipe, {"": recipe.defaults()}, Common(out=Path(folder), seeds=jobs))
+            return (time.process_time() - before) / jobs, scores(folder) / (jobs * (jobs + 1) / 2)
+
+    return side
+
+
 def scores(folder: str) -> float:
     """Return the sum of a study's scores, each weighed by its seed: it is another one if any differs."""
     (path,) = Path(folder).rglob("study.json")
@@ -612,6 +637,10 @@ BENCHMARKS = {
         0.0,
         whole=True,
         goal=Goal(times=1 / 0.6),
+    ),
+    "driver_100": Benchmark("driver of a study, CPU a job: 100 jobs / 10 jobs", drive(100), drive(10), 1e-6),
+    "driver_1000": Benchmark(
+        "driver of a study, CPU a job: 1,000 jobs / 100 jobs", drive(1000), drive(100), 1e-6
     ),
 } | {
     f"{name}_again": Benchmark(

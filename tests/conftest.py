@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,11 @@ os.environ.setdefault("RECIPES_CACHE", "off")  # the user's own
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).parent.parent
+
+
+def one_in(count: int, cases: Iterable[str]) -> list[Any]:
+    """Leave all cases but every `count`-th one to the slow tests."""
+    return [pytest.param(case, marks=[pytest.mark.slow] * (i % count > 0)) for i, case in enumerate(cases)]
 
 
 def missing_real_data() -> list[str]:

@@ -361,6 +361,7 @@ def test_a_second_process_compiles_nothing_and_its_numbers_are_the_same_bit_for_
     assert trained(train(folder))[:2] == (without, 0)
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_while_xla_writes_leaves_nothing_behind(tmp_path):
     process = train(tmp_path / "cache", "kill")
     process.communicate(timeout=200)
@@ -376,6 +377,7 @@ def test_a_process_that_is_killed_while_xla_writes_leaves_nothing_behind(tmp_pat
 
 
 @POSIX
+@pytest.mark.slow
 def test_a_disk_that_fills_up_ends_no_training(tmp_path):
     numbers, new, err = trained(train(tmp_path / "cache", "no room"))
     plain, _, _ = trained(train(fault="plain"))

@@ -38,6 +38,21 @@ FIGURES = {
 }
 
 
+# They take 20 seconds and more on the real data, and the first one on the sample, too.
+LONG = [
+    *("distribute", "backprop", "imdb_sequence", "initialization", "mnist_cnn", "regularization"),
+    *("streaming", "transfer"),
+]
+
+
+def slow(*values):
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
+def recipes_but_slow_ones(slow_ones):
+    return [slow(name) if name in slow_ones else name for name in names()]
+
+
 def command(*args, **kwargs):
     return subprocess.run([sys.executable, "-m", *args], capture_output=True, text=True, cwd=ROOT, **kwargs)
 
@@ -58,7 +73,7 @@ def test_every_recipe_has_its_figures_listed_here():
     assert sorted(FIGURES) == names()
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", recipes_but_slow_ones(LONG[:1]))
 def test_it_runs_on_the_sample(name, tmp_path, capsys):
     report, folder = quick(name, tmp_path)
     out = capsys.readouterr().out
@@ -79,10 +94,6 @@ def test_it_runs_on_the_sample(name, tmp_path, capsys):
         assert (folder / figure).read_bytes().startswith(b"\x89PNG")
     for model in folder.glob("*.keras"):
         assert load(model).count_params() > 0
-
-
-def slow(*values):
-    return pytest.param(*values, marks=pytest.mark.slow)
 
 
 @pytest.mark.parametrize(
@@ -137,7 +148,7 @@ def test_integer_and_one_hot_labels_give_the_same_result(tmp_path):
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", recipes_but_slow_ones(LONG))
 def test_it_lands_in_its_range_on_the_real_data(name, regression):
     result, folder = regression(name)
     assert result.returncode == 0, result.stdout + result.stderr

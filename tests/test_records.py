@@ -4,6 +4,8 @@ import random
 import subprocess
 import sys
 
+import pytest
+
 import toolkit
 
 
@@ -29,6 +31,7 @@ def test_the_random_numbers_to_come_are_the_same_with_files_and_without(tmp_path
         assert random.random() == wanted
 
 
+@pytest.mark.slow
 def test_two_processes_that_want_the_same_files_write_them_once(tmp_path):
     code = f"""
 import time, toolkit

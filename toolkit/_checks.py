@@ -1,4 +1,4 @@
-"""Name the first place that is wrong."""
+"""Refuse an array with a wrong value, by an error that names the first row and column."""
 
 from typing import Any
 

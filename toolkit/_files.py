@@ -1,7 +1,8 @@
-"""Write a file whole or not at all, and let one process at a time do so."""
+"""Write a file whole or not at all, one process at a time; read one only where it is the user's own."""
 
 import contextlib
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -51,6 +52,39 @@ def flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def read_own(path: Path, most: int = 100_000_000) -> bytes:
+    """Return what is in a regular file of the user's own, which somebody else may have put there.
+
+    Args:
+        path: The file.
+        most: The most bytes that it may have; nothing is read of a larger one.
+
+    Raises:
+        OSError: There is no such file, or it is a link, or no file, or too large, or another user's.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "a.txt")
+    ...     path.write_bytes(b"mine"), read_own(path, most=4)
+    (4, b'mine')
+    """
+    if path.is_symlink():  # where the system cannot refuse to follow it
+        raise PermissionError(f"{path.name} is a link")
+    flags = [getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY")]  # a pipe would wait
+    with contextlib.ExitStack() as stack:
+        file = os.open(path, os.O_RDONLY | sum(flags))
+        stack.callback(os.close, file)
+        status = os.fstat(file)
+        if not stat.S_ISREG(status.st_mode):
+            raise PermissionError(f"{path.name} is no regular file")
+        if hasattr(os, "getuid") and status.st_uid not in (os.getuid(), 0):
+            raise PermissionError(f"{path.name} belongs to another user, number {status.st_uid}")
+        if status.st_size > most:
+            raise PermissionError(f"{path.name} has {status.st_size} bytes: at most {most} are read")
+        with os.fdopen(file, "rb", closefd=False) as content:
+            return content.read(most)
 
 
 @contextlib.contextmanager

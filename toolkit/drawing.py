@@ -1,4 +1,4 @@
-"""Pictures that lessons need and that are no lesson: a model's graph, a classifier's regions, a spread.
+"""Figures that lessons need: a model's graph, a classifier's regions, steps, costs, a spread.
 
 Learning curves are drawn by `toolkit.plotting`. Here too no window opens and no global state changes.
 """

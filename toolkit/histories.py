@@ -1,4 +1,4 @@
-"""Histories of trainings: read from wherever they are, and put together, a row a fold."""
+"""Learning curves: read from objects or files, put together in an array, their mean and deviation."""
 
 import csv
 import json

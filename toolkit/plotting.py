@@ -1,4 +1,4 @@
-"""Learning curves and cross-validation bands, drawn without a display.
+"""Learning curves and bands of cross-validation, without a display; and how a notebook shows a figure.
 
 Figures are made by matplotlib's object interface, so no window opens, no global state changes, and it works
 alike in a script, a test and a notebook, which shows the axes that come back as a picture.

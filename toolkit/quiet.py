@@ -1,4 +1,4 @@
-"""Keep harmless noise from the reader, and nothing else.
+"""Hide the harmless lines that TensorFlow logs to standard error, and nothing else.
 
 TensorFlow writes lines that no setting of its own can silence. So another process reads what this one writes
 to standard error, from C++ too, and passes on all but them. It outlives a crash: no last word is lost.

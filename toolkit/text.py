@@ -1,4 +1,4 @@
-"""Reviews as vectors and back: `multi_hot`, `encode`, `decode`.
+"""Word numbers as vectors of 0 and 1 (`multi_hot`); sentences as word numbers and back (`encode`, `decode`).
 
 `multi_hot` is much faster and leaner than the books' loop over rows (at float64 that loop fills 2 GB for the
 IMDB reviews), and it refuses the index -1, which the loop would have written to the last column.

@@ -236,6 +236,7 @@ except tfds.core.DatasetNotFoundError:
     assert result.stdout.splitlines()[-1] == "done"
 
 
+@pytest.mark.slow
 def test_the_run_that_writes_the_records_gives_the_numbers_of_a_later_one_in_a_study_too(tmp_path):
     metrics = []
     for folder in ("streaming/first", "streaming/second", "streaming/study/seed=0"):

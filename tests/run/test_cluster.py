@@ -109,7 +109,7 @@ def test_a_worker_without_the_data_must_not_take_the_sample(tmp_path):
     there.start, there.folder = ("guess.py",), tmp_path
     there.executor = SimpleNamespace(submit=lambda *args: sent.append(args[2]["command"]["data"]))
     for data in ("auto", "real", "sample"):
-        report.write(tmp_path / "seed=0/report.json", {"command": {"data": data}})
+        report.write(tmp_path / "seed=0", {"command": {"data": data}})
         there.submit("seed=0")
     assert sent == ["real", "real", "sample"]
 

@@ -86,7 +86,8 @@ def test_resume_follows_no_link_and_waits_for_no_pipe(name, run, folders, tmp_pa
         lay()
         if name != "checkpoints" or path.is_symlink():
             status, _, err, _ = run("--resume", str(folder), data=())
-            assert (status, f"{name} is a link, or no regular file" in err) == (2, True), err
+            what = "a link" if path.is_symlink() else "no regular file"
+            assert (status, f"{name} is {what}" in err) == (2, True), err
     assert (tmp_path / "there.json").read_text() == kept
     assert list((tmp_path / "there").iterdir()) == []
 

@@ -274,7 +274,13 @@ def test_a_header_that_asks_for_terabytes_falls_back_and_says_so(content, interr
         assert interrupted() == wanted
 
 
-def test_only_regular_files_of_a_usual_size_are_read(interrupted, tmp_path):
+def test_only_regular_files_of_a_usual_size_and_of_one_s_own_are_read(interrupted, tmp_path):
+    def theirs(path):
+        if os.getuid() == 0:
+            os.chown(path, 12345, -1)
+        else:  # the other files are then theirs, too
+            path.write_bytes(b"")
+
     wanted = interrupted(checkpoint=None)
     newest = sorted((tmp_path / "checkpoint").iterdir())[-1]
     kept = newest.read_bytes()
@@ -283,6 +289,7 @@ def test_only_regular_files_of_a_usual_size_are_read(interrupted, tmp_path):
         lambda: newest.symlink_to(tmp_path / "elsewhere"),
         lambda: os.mkfifo(newest),
         lambda: (newest.touch(), os.truncate(newest, 4 << 40)),  # which takes no place on the disk
+        lambda: (newest.write_bytes(kept), theirs(newest)),
     ):
         newest.unlink()
         before = newest.with_name("epoch-000002.state").read_bytes()
@@ -319,6 +326,7 @@ def test_a_link_in_the_place_of_what_is_written_is_not_followed(interrupted, tmp
         ("_model", None),
         ("_batches_seen_since_last_saving", [1]),
         ("__class__", "x"),
+        ("not_there_yet", 1),
     ],
 )
 def test_a_state_sets_nothing_but_what_the_callback_itself_would_keep(name, value, tmp_path, monkeypatch):

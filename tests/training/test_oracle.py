@@ -7,6 +7,7 @@ import random
 import keras
 import pytest
 import sklearn.model_selection
+from conftest import one_in
 from training import cases_calls, cases_many, cases_own, cases_plain, oracle
 from training.models import BINARY, Seer, X, classifier, dense, sequential
 from training.oracle import OUTCOMES, check_fit, check_many, check_resume, different
@@ -136,28 +137,24 @@ def test_the_arguments_of_model_fit_come_in_its_order(tmp_path):
     check_fit(cases_plain.case(dense, validation_split=0.2), tmp_path, ours=train)
 
 
-def some(names):
-    """Leave each second case, and the further use of the models, to the slow tests."""
-    return [pytest.param(name, marks=[pytest.mark.slow] * (i % 2)) for i, name in enumerate(names)]
-
-
 @pytest.fixture(autouse=True)
 def thorough(request, monkeypatch):
+    """Leave the further use of the models to the slow tests."""
     quick = "not slow" in request.config.getoption("markexpr") and "name" in request.fixturenames
     monkeypatch.setattr(oracle, "THOROUGH", not quick)
 
 
-@pytest.mark.parametrize("name", some(FIT))
+@pytest.mark.parametrize("name", one_in(4, FIT))
 def test_fit_is_model_fit(name, tmp_path):
     check_fit(FIT[name], tmp_path)
 
 
-@pytest.mark.parametrize("name", some(MANY))
+@pytest.mark.parametrize("name", one_in(4, MANY))
 def test_fit_many_is_fit_and_model_fit(name, tmp_path):
     check_many(MANY[name], tmp_path)
 
 
-@pytest.mark.parametrize("name", some(RESUMED))
+@pytest.mark.parametrize("name", one_in(2, RESUMED))
 def test_a_run_that_goes_on_is_an_undisturbed_one(name, tmp_path):
     check_resume(RESUMED[name], tmp_path)
 

@@ -1,4 +1,4 @@
-"""How words become tokens: Keras's numbers, and the options of its loaders, on one flat array."""
+"""How words' ranks become Keras's tokens: its constants and its loaders' options, on one flat array."""
 
 import gc
 import itertools

@@ -1,4 +1,4 @@
-"""The command line of a recipe: options from its signature, seed, data, folder, report, verdict, studies."""
+"""`cli` and `begin`, which start a recipe, and `Run`, which its `main` is given."""
 
 import os
 import signal

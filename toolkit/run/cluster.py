@@ -80,7 +80,7 @@ class Cluster:
             content = report.read(self.folder / place)
             words = " ".join(f"{type(error).__name__}: {error}".split())
             failed = {"status": "failed", "error": words}
-            report.write(self.folder / place / "report.json", content | failed)
+            report.write(self.folder / place, content | failed)
 
     def interrupt(self) -> None:
         """Take back what has not begun, and let go of the rest."""
@@ -124,7 +124,7 @@ def work(start: Sequence[str], content: dict[str, Any], wanted: dict[str, str]) 
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder, str(content["recipe"]), "run")  # as deep as in "runs", for files beside it
         place.mkdir(parents=True)
-        report.write(place / "report.json", content)
+        report.write(place, content)
         with (place / "output.txt").open("wb") as output:
             status = processes.start(start, place, output).wait()
         content = report.read(place)

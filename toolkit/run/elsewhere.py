@@ -1,4 +1,4 @@
-"""Load models in a new process, which knows nothing but the files and the recipe, and predict."""
+"""`Run.predict_elsewhere`: load models in a new process, which knows only the files and the recipe."""
 
 import importlib
 import subprocess

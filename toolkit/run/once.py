@@ -1,4 +1,4 @@
-"""One run of a recipe: seed, data, the recipe itself, and a report of whatever came of it."""
+"""One run of a recipe in this process: seed, data, its `main`, and a report of whatever came of it."""
 
 import shutil
 import sys
@@ -59,7 +59,7 @@ def _run(recipe: Recipe, options: Options, common: Common, folder: Path) -> int:
             for used in data.used
         ]
         said["seconds"] = round(time.perf_counter() - begun, 3)
-        report.write(this.path("report.json"), said)
+        report.write(folder, said)
 
     write("running")  # so that --resume finds the options of a run that was killed
     started()

@@ -1,4 +1,4 @@
-"""The options of a run: from the command line, from `--set`, and from the report of an earlier run."""
+"""The options of a run: from the command line, `--set`, or the report of an earlier run; read and checked."""
 
 import contextlib
 import dataclasses
@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal, NoReturn
 import docstring_parser
 import tyro
 
+from toolkit import _files
 from toolkit.run.recipe import Recipe
 
 Folder = Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")]
@@ -91,10 +92,11 @@ def resumed(recipe: Recipe, folder: Path) -> tuple[Options, Common]:
         SystemExit: If there is no run of this recipe to go on with, with status 2 and a line that says why.
     """
     try:
-        for path in (folder / "report.json", folder / "checkpoints", folder / "history.csv"):
-            if path.is_symlink() or (path.exists() and not path.is_file() and path.suffix):
-                raise ValueError(f"{path.name} is a link, or no regular file")
-        report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+        if (folder / "checkpoints").is_symlink():
+            raise ValueError("checkpoints is a link")
+        if (history := folder / "history.csv").exists() or history.is_symlink():
+            _files.read_own(history)
+        report = json.loads(_files.read_own(folder / "report.json"))
         kept = {"options": report["options"], "common": {"seed": report["seed"], **report["command"]}}
         if report["recipe"] != recipe.name or set(kept["options"]) != set(recipe.defaults()):
             refuse(recipe, f"--resume must be the folder of a run of {recipe.name}. Received: {folder}")

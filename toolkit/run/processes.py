@@ -1,4 +1,4 @@
-"""The runs of a study as processes of this machine, each on its share of the cores."""
+"""The runs of a study as processes of this machine: how many at once, on which cores, again if killed."""
 
 import concurrent.futures
 import os
@@ -107,7 +107,7 @@ class Processes:
                 return
         if not self.ended:
             error = f"it ended {TRIES} times before its end, with status {status}"
-            report.write(place / "report.json", content | {"status": "failed", "error": error})
+            report.write(place, content | {"status": "failed", "error": error})
 
 
 def default_number() -> int:

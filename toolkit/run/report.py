@@ -1,4 +1,4 @@
-"""What a run leaves behind and says of itself: report.json, the scores, the verdict."""
+"""A run's folder and report.json, made, written and read; what it prints of data, scores and verdict."""
 
 import datetime
 import importlib.metadata
@@ -22,7 +22,12 @@ Status = Literal["waiting", "running", "finished", "interrupted", "failed"]
 Verdict = Literal["inside", "outside", "not judged"]
 
 
-def write(path: Path, content: Any) -> None:
+def write(folder: Path, content: Mapping[str, Any]) -> None:
+    """Write the report of the run in a folder."""
+    write_json(folder / "report.json", content)
+
+
+def write_json(path: Path, content: Any) -> None:
     """Write JSON; the file appears whole or not at all."""
     write_bytes(path, (json.dumps(content, indent=2, default=str) + "\n").encode())
 
@@ -37,7 +42,7 @@ def read(folder: Path) -> dict[str, Any]:
     """Return the report of the run in a folder; one that is lost or damaged as a report that says so."""
     lost = {"status": "failed", "error": "its report.json is lost", "verdict": "not judged"}
     try:
-        content = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+        content = json.loads(_files.read_own(folder / "report.json"))
         return lost | {"seconds": 0.0, "metrics": {}} | dict(content)
     except (OSError, ValueError, TypeError):
         return lost | {"seconds": 0.0, "metrics": {}}

@@ -1,4 +1,4 @@
-"""Many runs of a recipe: each seed with each value of an option, as processes, and what they gave together.
+"""Many runs of a recipe: each seed with each value of an option, here or on a cluster; and their summary.
 
 A run of a study is a command that a person could type, so its scores are those of that run alone. Its folder
 holds its report before it begins: what is not finished goes on with `--resume`, and so does the study.
@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from toolkit import _files
 from toolkit.run import options, processes, report, results
 from toolkit.run.options import Common, Options
 from toolkit.run.processes import Processes
@@ -59,7 +60,7 @@ def run(recipe: Recipe, variants: Mapping[str, Options], common: Common) -> int:
             for seed in range(common.seed, common.seed + common.seeds):
                 place = _new_place(folder, label, seed)
                 own = dataclasses.replace(common, seed=seed)
-                report.write(place / "report.json", report.blank(recipe, chosen, own))
+                report.write(place, report.blank(recipe, chosen, own))
                 jobs.append(Job(label, seed, place.relative_to(folder).as_posix()))
         _write(folder, recipe, jobs)
         return _work(recipe, folder, jobs, common)
@@ -71,7 +72,7 @@ def run(recipe: Recipe, variants: Mapping[str, Options], common: Common) -> int:
 def resume(recipe: Recipe, folder: Path, common: Common) -> int:
     """Go on with the study in a folder: what is finished is not run again."""
     try:
-        content = json.loads((folder / "study.json").read_text(encoding="utf-8"))
+        content = json.loads(_files.read_own(folder / "study.json"))
         if content["version"] != VERSION or content["recipe"] != recipe.name:
             options.refuse(recipe, f"--resume must be a study of {recipe.name}. Received: {folder}")
         jobs = [Job(str(job["label"]), int(job["seed"]), str(job["folder"])) for job in content["jobs"]]
@@ -212,7 +213,7 @@ def _write(folder: Path, recipe: Recipe, jobs: Sequence[Job]) -> None:
     for job in jobs:
         content = report.read(folder / job.folder)
         entries.append(dataclasses.asdict(job) | {key: content[key] for key in kept})
-    report.write(folder / "study.json", {"version": VERSION, "recipe": recipe.name, "jobs": entries})
+    report.write_json(folder / "study.json", {"version": VERSION, "recipe": recipe.name, "jobs": entries})
 
 
 def _new_place(folder: Path, label: str, seed: int) -> Path:

@@ -1,4 +1,4 @@
-"""Save and load models in Keras's native format, `.keras`: whole or not at all, and never anything hostile.
+"""`save`, `load`, `Checkpoint`: models as `.keras` files, whole or not at all, and never anything hostile.
 
 A `.keras` file is a zip of `metadata.json`, `config.json` (which classes, with which settings),
 `model.weights.h5` and perhaps `assets/`. What Keras would build from a config can be chosen freely by whoever

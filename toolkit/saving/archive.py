@@ -1,4 +1,4 @@
-"""The frame of a `.keras` file: each byte of the zip is accounted for."""
+"""The frame of a `.keras` file: a zip of which a byte is not accounted for is refused."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Tell whether a model would come back from its file as it is."""
+"""Let Keras write a model, and tell whether what its file gives back is the same model."""
 
 import contextlib
 import functools

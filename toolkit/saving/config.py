@@ -1,4 +1,4 @@
-"""What `config.json` may name."""
+"""The allow-list: which classes and functions `config.json` may name; all others are refused."""
 
 import inspect
 import re

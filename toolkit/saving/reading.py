@@ -1,4 +1,4 @@
-"""Check all that a file holds, then build the model."""
+"""From the bytes of a `.keras` file to a model: all parts are checked, then it is built and compared."""
 
 import contextlib
 import functools

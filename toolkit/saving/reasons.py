@@ -1,4 +1,4 @@
-"""Say why a file is refused, or a model."""
+"""The words in which a file is refused, or a model that its file would not give back."""
 
 
 def refuse_if(wrong: object, reason: str) -> None:

@@ -1,4 +1,4 @@
-"""The numbers in `model.weights.h5`: they lie in the file, as they are, and nothing else does."""
+"""The arrays of `model.weights.h5` by name; refused where it holds anything but numbers, as they are."""
 
 import io
 from collections.abc import Iterator, Mapping

@@ -1,4 +1,4 @@
-"""The engine for one model: many of its own `train_step`s or `test_step`s in one compiled call."""
+"""The engine for one model: many of its steps in one compiled call; and `Pace`, how many, for a stack too."""
 
 import math
 import time
@@ -72,6 +72,10 @@ class Alone:
             in_order=in_order,
         )
         self.finite: Any = None
+
+    def reset(self, members: list[Member]) -> None:
+        """Let the metrics begin anew."""
+        self.model.reset_metrics()
 
     def train(self, epoch: int, heard: Heard) -> list[dict[str, Any]]:
         """Take the steps of an epoch and return the logs, in a list of one."""

@@ -1,4 +1,4 @@
-"""`fit`, `fit_many` and `cross_validate`: their arguments, checked, become a request to the loop."""
+"""`fit`, `fit_many`, `cross_validate`: arguments, checked, become a `Request`; and `CrossValidation`."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -42,7 +42,7 @@ def fit(
     checkpoint: str | os.PathLike[str] | None = None,
     check_finite: bool = True,
 ) -> keras.callbacks.History:
-    """Train like `model.fit`, with one compiled call an epoch.
+    """Train like `model.fit`, in compiled calls of many steps.
 
     Arguments and result are those of `model.fit`; with `shuffle=False` the weights and the History are
     `model.fit`'s too, to float32 rounding. One thing differs on purpose: a run whose weights become NaN or

@@ -1,4 +1,4 @@
-"""Arrays as the steps take them: checked, converted as Keras would, on the device, cut into batches."""
+"""`Table`, arrays checked and converted as by Keras; `Feed`, a table on the device, cut into batches."""
 
 import functools
 import math

@@ -1,4 +1,4 @@
-"""The state of a run after an epoch, in a folder, from which it goes on bit for bit."""
+"""`checkpoint=FOLDER`: the state of a run after an epoch, from which it goes on bit for bit."""
 
 import contextlib
 import hashlib
@@ -74,15 +74,16 @@ class RunState:
         return None
 
     def _read(self, path: Path) -> dict[str, Any] | None:
-        """Return the state in a file; None for a damaged one, a link, or one that holds anything else."""
+        """Return the state in a file; None where it is damaged, not one's own, or holds anything else."""
         own = sum(
             tf.as_dtype(variable.dtype).size * int(np.prod(variable.shape))
             for member in self.members
             for variable in _variables(member.model)
         )
-        if path.is_symlink() or not path.is_file() or path.stat().st_size > 4 * own + _SPARE_BYTES:
+        try:
+            content = _files.read_own(path, 4 * own + _SPARE_BYTES)
+        except OSError:
             return None
-        content = path.read_bytes()
         if hashlib.sha256(content[32:]).digest() != content[:32]:
             return None
         try:
@@ -268,11 +269,11 @@ def _state_of(callback: keras.callbacks.Callback, settings: bool = False) -> dic
 def _restore(callback: keras.callbacks.Callback, values: dict[str, Any]) -> None:
     """Set what the callback itself would keep: none of its other attributes, none of another type.
 
-    What it does not have yet, it may have made in training.
+    What it does not have yet, it may have made in training, if it is of a class of the user's own.
     """
     own = _state_of(callback)
     for name, value in values.items():
-        known = name in own if hasattr(callback, name) else True
+        known = name in own or not (hasattr(callback, name) or _keras.is_own(type(callback)))
         before = own.get(name)
         if not known or not (before is None or value is None or _are_alike(before, value)):
             raise ValueError(

@@ -1,4 +1,4 @@
-"""The loop over epochs, one for a single model and for a stack: what `model.fit` does between its steps."""
+"""`Request`, which groups the models; and the loop over epochs, one for a single model and for a stack."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,6 +28,9 @@ class Engine(Protocol):
     steps: int  # an epoch
     reads: bool  # whether callbacks want the models to have their values after an epoch
     writes: bool  # whether callbacks may have changed them before one
+
+    def reset(self, members: list[Member]) -> None:
+        """Let the metrics of models begin anew, as far as anybody may look at them before they are stored."""
 
     def train(self, epoch: int, heard: Heard) -> list[Logs]:
         """Train an epoch; return the logs of each model."""
@@ -175,37 +178,39 @@ class _Loop:
 
     def _run_epoch(self, engine: Engine, active: list[Member], epoch: int) -> None:
         """Do what `model.fit` does in an epoch, in its order."""
+        engine.reset(active)
         for member in active:
-            member.model.reset_metrics()
             self.callbacks[member].on_epoch_begin(epoch)
         self.progress.begin(epoch, engine.steps)
         if engine.writes:
             engine.load(active)
-        logs = engine.train(epoch, self.progress.step)
+        logs = dict(zip(engine.members, engine.train(epoch, self.progress.step), strict=True))
         for member in active:
             remember_compilation(member.model)
-            self.logs[member] = logs[engine.members.index(member)]
+            self.logs[member] = logs[member]
         settings = self.group[0].settings
         if len(self.group[0].validation_rows) and settings.validates_after(epoch):
             self._validate(engine, active)
-        finite = engine.all_finite() if settings.check_finite else []
+        checked = engine.all_finite() if settings.check_finite else [True] * len(engine.members)
+        finite = dict(zip(engine.members, checked, strict=True))
         if engine.reads:
             engine.store(active)
         for member in active:
-            if finite and not member.model.stop_training and not finite[engine.members.index(member)]:
+            if not finite[member] and not member.model.stop_training:
                 raise FloatingPointError(
                     f"The weights of {member.name} must stay finite. Received: NaN or infinity after epoch "
                     f"{epoch + 1} (a smaller learning rate or clipnorm often helps; or check_finite=False)"
                 )
             self.callbacks[member].on_epoch_end(epoch, self.logs[member])
-        self.progress.end(_means([_keras.to_python(self.logs[member]) for member in active]))
+        if self.progress.verbose:
+            self.progress.end(_means([_keras.to_python(self.logs[member]) for member in active]))
 
     def _validate(self, engine: Engine, active: list[Member]) -> None:
         for member in active:
             self.callbacks[member].on_test_begin()
-        logs = engine.test()
+        logs = dict(zip(engine.members, engine.test(), strict=True))
         for member in active:
-            test_logs = _keras.to_python(logs[engine.members.index(member)])
+            test_logs = _keras.to_python(logs[member])
             self.callbacks[member].on_test_end(test_logs)
             self.logs[member] |= {f"val_{name}": value for name, value in test_logs.items()}
 

@@ -1,4 +1,4 @@
-"""A model and what it is to be trained on, and how."""
+"""`Member`, a model with its rows and callbacks; `Settings`; the order of the rows, and whether XLA pays."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -173,6 +173,11 @@ class Stack:
             *self.slots,
         ]
 
+    def reset(self, members: list[Member]) -> None:
+        """Let the models' metrics begin anew, where a callback may look: the stack has its own."""
+        for member in members if self.reads or self.writes else []:
+            member.model.reset_metrics()
+
     def train(self, epoch: int, heard: Heard) -> list[dict[str, Any]]:
         """Train, and validate in the same call; return the logs of training, one a model."""
         order, rest = _to_tensors(self.training.order(self.settings, epoch))
@@ -201,7 +206,7 @@ class Stack:
 
     def _by_model(self, logs: dict[str, Any]) -> list[dict[str, Any]]:
         """Part the logs, and call each metric as the model itself calls it."""
-        values = [np.asarray(value) for value in logs.values()]
+        values = [np.asarray(value).tolist() for value in logs.values()]
         return [
             dict(zip(names, (value[i] for value in values), strict=False)) if values else {}
             for i, names in enumerate(self.names)
