@@ -276,10 +276,9 @@ def to_python(logs: Any) -> dict[str, Any]:
     >>> to_python({"mae": tf.constant(0.5), "loss": 1})
     {'loss': 1.0, 'mae': 0.5}
     """
-    if logs and {type(value) for value in logs.values()} == {float}:  # which takes a moment for many models
-        return {name: logs[name] for name in sorted(logs)}
-    converted: dict[str, Any] = pythonify_logs(logs)
-    return converted
+    if logs and all(type(value) is float for value in logs.values()):  # many models have many logs
+        return dict(sorted(logs.items()))
+    return dict(pythonify_logs(logs))
 
 
 def first_epoch(model: Any) -> int | None:

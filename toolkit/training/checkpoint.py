@@ -269,11 +269,14 @@ def _state_of(callback: keras.callbacks.Callback, settings: bool = False) -> dic
 def _restore(callback: keras.callbacks.Callback, values: dict[str, Any]) -> None:
     """Set what the callback itself would keep: none of its other attributes, none of another type.
 
-    What it does not have yet, it may have made in training, if it is of a class of the user's own.
+    What it does not have yet, it may have made in training: one of Keras's, if its code has the name.
     """
     own = _state_of(callback)
+    codes = [getattr(each, "__code__", None) for cls in type(callback).__mro__ for each in vars(cls).values()]
+    named = {name for code in codes if code for name in code.co_names}
     for name, value in values.items():
-        known = name in own or not (hasattr(callback, name) or _keras.is_own(type(callback)))
+        may_come = name in named or not _keras.is_own(type(callback))
+        known = name in own or (may_come and not hasattr(callback, name))
         before = own.get(name)
         if not known or not (before is None or value is None or _are_alike(before, value)):
             raise ValueError(
