@@ -29,7 +29,7 @@ from toolkit import _files
 from toolkit._files import flush, replace
 from toolkit.saving.comparing import compare, write
 from toolkit.saving.isolated import try_out
-from toolkit.saving.reading import build, guards_bite, snapshot
+from toolkit.saving.reading import build, guards_bite, snapshot, without_collections
 from toolkit.saving.reasons import lost, reason
 
 _STRAY_SECONDS = 24 * 3600.0
@@ -81,7 +81,8 @@ def save(model: Any, path: str | Path) -> Path:
     try:
         whole, checksum = folder / "model.keras", folder / "sha256"
         write(model, whole)
-        with whole.open("rb") as file, concurrent.futures.ThreadPoolExecutor(1) as meanwhile:
+        executor = concurrent.futures.ThreadPoolExecutor(1)
+        with whole.open("rb") as file, executor as meanwhile, without_collections():
             digest = meanwhile.submit(_flush_and_hash, whole)
             compare(model, _load_back(file), ZipFile(file).read("config.json"))
         checksum.write_bytes(os.fsencode(f"{digest.result()}  {target.name}\n"))

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import gc
 import random
 import re
 import tempfile
@@ -46,6 +47,18 @@ def guards_bite() -> None:
         )
 
 
+@contextlib.contextmanager
+def without_collections() -> Iterator[None]:
+    """Let Python not look for garbage meanwhile: of the many objects that a model is made of, none is."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
 def snapshot(path: Path) -> bytes:
     """Read a file: what is checked is what is loaded, whatever happens to `path` meanwhile."""
     with path.open("rb") as file:
@@ -54,6 +67,7 @@ def snapshot(path: Path) -> bytes:
         return file.read()
 
 
+@without_collections()
 def build(file: IO[bytes], trusted: bool, to_train: bool = True) -> Any:
     """Check what a file holds, build the model, read its numbers, and hold each of them to what is stored.
 
