@@ -5,7 +5,7 @@ Teaches   Words as multi-hot vectors; a binary classifier; overfitting, seen in 
 Data      IMDB: 25,000 + 25,000 reviews, half of them positive; 123 reviews stand in both sets.
 Source    Chollet, Deep Learning with Python, section 3.4 (data: Maas et al., ACL 2011).
 Published 0.885
-Takes     9 s
+Takes     5 s
 Try next  --hidden-layers 1 or 3, --units 64, --activation tanh, --loss mse: does any of them beat
           the linear model? --review "I expected nothing and was still let down."
 """

@@ -84,7 +84,8 @@ class Progress:
         if self.verbose == 2 and ((self.epoch + 1) % self.every == 0 or self.epoch == 0):
             seconds = time.perf_counter() - self.started
             shown = "".join(f" - {name}: {to_text(value)}" for name, value in logs.items())
-            print(f"Epoch {self.epoch + 1}/{self.epochs} - {seconds:.1f}s{shown}", flush=True)
+            took = f"{seconds:.1f}s" if seconds >= 0.1 else f"{seconds:.2f}s"
+            print(f"Epoch {self.epoch + 1}/{self.epochs} - {took}{shown}", flush=True)
 
     def close(self) -> None:
         """End the line of the bar."""
