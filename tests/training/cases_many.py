@@ -20,6 +20,7 @@ from training.models import (
     WEIGHTS,
     At,
     Inner,
+    Meter,
     Seer,
     X,
     Y,
@@ -291,6 +292,9 @@ MANY = {
         splits=HALVES,
         epochs=6,
         callbacks=each(lambda i, folder: callbacks.ReduceLROnPlateau("loss", patience=1, min_delta=0.3)),
+    ),
+    "many, metrics seen after an epoch": stacked(
+        lambda: classifier(), X, LABELS, callbacks=each(lambda i, folder: Meter())
     ),
     "many, epochs 0": many(with_dense(), epochs=0, callbacks=each(lambda i, folder: Seer())),
     "many, epochs 0, trained before": many(used, epochs=0),

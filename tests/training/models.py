@@ -81,6 +81,17 @@ def compiled(model, optimizer="sgd", loss="mse", **options):
     return model
 
 
+class Meter(keras.callbacks.Callback):
+    """Keep what the metrics hold after each epoch."""
+
+    def __init__(self):
+        super().__init__()
+        self.held = []
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.held.append([variable.numpy() for variable in self.model.metrics_variables])
+
+
 class Seer(keras.callbacks.Callback):
     """Keep what can be seen at each call."""
 

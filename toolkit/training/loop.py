@@ -30,7 +30,7 @@ class Engine(Protocol):
     writes: bool  # whether callbacks may have changed them before one
 
     def reset(self, members: list[Member]) -> None:
-        """Let the metrics of models begin anew, as far as anybody may look at them before they are stored."""
+        """Let the metrics of models begin anew, where a callback may look at them before an epoch."""
 
     def train(self, epoch: int, heard: Heard) -> list[Logs]:
         """Train an epoch; return the logs of each model."""

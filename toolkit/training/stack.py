@@ -174,9 +174,7 @@ class Stack:
         ]
 
     def reset(self, members: list[Member]) -> None:
-        """Let the models' metrics begin anew, where a callback may look: the stack has its own."""
-        for member in members if self.reads or self.writes else []:
-            member.model.reset_metrics()
+        """Let metrics begin anew: those of the models need not, as no callback of a stack sees them then."""
 
     def train(self, epoch: int, heard: Heard) -> list[dict[str, Any]]:
         """Train, and validate in the same call; return the logs of training, one a model."""
