@@ -1,7 +1,7 @@
-"""Each private name of Keras and TensorFlow that the toolkit relies on, in a function that says its meaning.
+"""Each private name of Keras and TensorFlow that the toolkit reads or replaces, in a function that says why.
 
-`tests/test_keras_private.py` holds every function to it, so that a new release of Keras that renames one of
-them, or gives it another meaning, is noticed there and not by a user.
+`tests/test_keras_private.py` holds each to it: a release that renames one, or changes its meaning, is noticed
+there and not by a user.
 """
 
 import contextlib
@@ -210,8 +210,7 @@ def state_differences(model: Any, arrays: Mapping[str, Any], assets: Path) -> se
 
 def compile_settings(model: Any) -> dict[str, Any]:
     """Return what the model was compiled with, as given; its public attributes lack the metrics."""
-    settings: dict[str, Any] = getattr(getattr(model, "_compile_config", None), "config", {})
-    return settings
+    return dict(getattr(getattr(model, "_compile_config", None), "config", {}))
 
 
 def all_layers(model: Any) -> list[Any]:

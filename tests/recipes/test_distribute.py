@@ -53,7 +53,8 @@ def test_all_ranks_hold_the_same_weights_after_every_epoch_and_they_are_those_of
     assert not np.allclose(wanted[-1], wanted[0], atol=1e-3)  # they have moved
 
 
-@pytest.mark.parametrize("killed", [pytest.param(0, marks=pytest.mark.slow), 1])
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", [0, 1])
 def test_a_killed_worker_stops_the_other_soon_and_new_ones_go_on_to_the_same_numbers(killed, saved, tmp_path):
     other = tmp_path / "other.keras"
     other.write_bytes(saved.read_bytes())

@@ -117,7 +117,7 @@ HONEST = {
 }
 
 
-SLOW = ["300 layers in a row"]  # Keras takes half a minute to load it
+SLOW = ["300 layers in a row", "NASNetMobile", "100 residual blocks"]  # Keras takes long to load them
 
 
 @pytest.mark.parametrize(

@@ -122,7 +122,7 @@ def _weights_that_differ(model: Any, loaded: Any) -> list[str]:
 
 def _compiled(model: Any) -> dict[str, str]:
     facts: dict[str, str] = {}
-    settings = dict(_keras.compile_settings(model))
+    settings = _keras.compile_settings(model)
     if settings:
         settings["optimizer"] = model.optimizer  # which may have changed since
     _collect("", settings, facts, set())
