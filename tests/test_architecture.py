@@ -13,7 +13,8 @@ from toolkit._lessons import take_apart
 
 TOOLKIT = sorted((ROOT / "toolkit").rglob("*.py"))
 RECIPES = sorted((ROOT / "recipes").glob("[!_]*.py"))
-SOURCES = [*TOOLKIT, *RECIPES, *(ROOT / "tests").rglob("*.py"), *(ROOT / "scripts").glob("*")]
+SCRIPTS = [path for path in (ROOT / "scripts").glob("*") if path.is_file()]
+SOURCES = [*TOOLKIT, *RECIPES, *(ROOT / "tests").rglob("*.py"), *SCRIPTS]
 LONGEST = 450  # lines of a file of the toolkit
 
 # The floors of the house: a room may use rooms of its own floor's folder and of the floors below it.
