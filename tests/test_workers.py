@@ -212,3 +212,9 @@ def test_the_processor_can_be_cut_into_devices():
 
     ((names, number),) = run_workers(cut)
     assert len(names) == number >= 3
+
+
+def test_the_first_calls_are_not_timed(monkeypatch):
+    clock = iter([10, 20, 30, *range(40, 49)])  # after each call
+    monkeypatch.setattr(workers.time, "perf_counter", lambda: next(clock))
+    assert workers.time_calls(lambda: None) == 1

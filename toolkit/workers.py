@@ -79,7 +79,7 @@ def run_workers(
 
 
 def time_calls(function: Callable[..., Any], *arguments: Any, count: int = 12) -> float:
-    """Return the seconds that a call takes: the median, without the first three, which may compile.
+    """Return the seconds that a call takes: the median, without the first four, which may compile.
 
     Args:
         function: It must have done its work when it returns.
@@ -92,7 +92,7 @@ def time_calls(function: Callable[..., Any], *arguments: Any, count: int = 12) -
     clock = []
     for _ in range(count):
         function(*arguments)
-        clock.append(time.perf_counter())
+        clock.append(time.perf_counter())  # after the call
     return statistics.median(after - before for before, after in itertools.pairwise(clock[3:]))
 
 
