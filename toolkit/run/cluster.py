@@ -13,6 +13,7 @@ import platform
 import re
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Sequence
 from concurrent.futures import Future
 from pathlib import Path
@@ -21,6 +22,7 @@ from typing import Any
 from toolkit.run import processes, report
 
 _SENT = re.compile(r"(report\.json|output\.txt|[\w+-][\w.+-]*\.(csv|png))")  # and no model: it may be large
+_OF_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError)
 _MOST_BYTES = 100_000_000  # of all files that a run sends back
 
 
@@ -162,7 +164,7 @@ def unpack(content: bytes, folder: Path) -> None:
                 raise ValueError(f"an archive must hold at most {_MOST_BYTES} bytes. Received: {size}")
             files = {name: archive.read(name) for name in names}
         json.loads(files["report.json"])
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, RecursionError) as error:
+    except (*_OF_ZIP, RecursionError) as error:
         raise ValueError(f"an archive must be a zip file. Received: {error}") from error
     for name in sorted(files, key="report.json".__eq__):
         report.write_bytes(folder / name, files[name])
