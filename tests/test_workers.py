@@ -102,6 +102,8 @@ def test_a_worker_that_has_returned_stays_until_all_have():
     ],
 )
 def test_a_failure_is_named_and_those_that_wait_for_ever_are_ended(fault, word):
+    before = psutil.Process().children()  # those of other tests, such as the process of isolated loads
+
     def fail(rank, fault):
         import time
 
@@ -117,7 +119,7 @@ def test_a_failure_is_named_and_those_that_wait_for_ever_are_ended(fault, word):
     assert "worker 2: it waited more than 0.5 s for a worker that had failed" in str(error.value)
     assert "worker 0" not in str(error.value)
     assert time.monotonic() - begun < 100  # and not 1,000
-    assert psutil.Process().children() == []
+    assert set(psutil.Process().children()) <= set(before)
 
 
 @pytest.mark.parametrize("count", [0, -1])
