@@ -646,9 +646,9 @@ BENCHMARKS = {
         whole=True,
         goal=Goal(times=1.67),
     ),
-    "driver_100": Benchmark("driver of a study, CPU a job: 100 jobs / 10 jobs", drive(100), drive(10), 1e-6),
+    "driver_100": Benchmark("driver of a study, CPU a job: 100 jobs / 10 jobs", drive(100), drive(10), None),
     "driver_1000": Benchmark(
-        "driver of a study, CPU a job: 1,000 jobs / 100 jobs", drive(1000), drive(100), 1e-6
+        "driver of a study, CPU a job: 1,000 jobs / 100 jobs", drive(1000), drive(100), None
     ),
 } | {
     f"{name}_again": Benchmark(
@@ -762,8 +762,8 @@ def draw(everything: dict[str, dict[str, list[dict[str, float]]]], path: Path) -
     axes.axvline(1, color="gray", linewidth=1)  # no sooner
     axes.set(title="How many times sooner", xlabel="time of the baseline / our time", xscale="log")
     axes.set(
-        xlim=(0.35, 1.6 * max(ratios.values())),
-        xticks=(ticks := (0.5, 1, 2, 5, 10, 20, 50)),
+        xlim=(0.2, 1.6 * max(ratios.values())),
+        xticks=(ticks := (0.2, 0.5, 1, 2, 5, 10, 20, 50)),
         xticklabels=ticks,
     )
     axes.figure.savefig(path)

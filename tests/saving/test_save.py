@@ -1,3 +1,4 @@
+import gc
 import hashlib
 import os
 import random
@@ -275,3 +276,18 @@ def test_a_class_that_was_used_is_saved_without_a_warning(tmp_path):
     with warnings.catch_warnings(action="error", category=UserWarning):
         save(model, tmp_path / "model.keras")
     np.testing.assert_array_equal(load(tmp_path / "model.keras")(x), model(x))
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_garbage_is_collected_afterwards_if_it_was_before(on, tmp_path):
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    (tmp_path / "none.keras").write_bytes(b"none")
+    gc.enable() if on else gc.disable()
+    try:
+        load(save(model, tmp_path / "model.keras"))
+        assert gc.isenabled() == on
+        with pytest.raises(ValueError, match="is refused"):
+            load(tmp_path / "none.keras")
+        assert gc.isenabled() == on
+    finally:
+        gc.enable()
