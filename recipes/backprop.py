@@ -33,11 +33,12 @@ LEARNING_RATE = 0.1
 
 def forward(weights: list, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return what the hidden layer gives, and the logarithm of the probability of each class."""
+    # Of shape (784, 128), (128,), (128, 10) and (10,). A kernel is the weights without the biases.
     hidden_kernel, hidden_bias, output_kernel, output_bias = weights
     hidden = np.maximum(x @ hidden_kernel + hidden_bias, 0)  # relu; (n, 784) becomes (n, 128)
     scores = hidden @ output_kernel + output_bias  # (n, 10)
-    # Softmax divides exp(score) by the sum of all ten. With the largest score taken from each, the
-    # quotient is the same, and exp cannot overflow.
+    # Softmax divides exp(score) by the sum of the ten exp(score). To subtract the largest score
+    # from each changes nothing, and exp cannot overflow. log_p is the logarithm of the quotient.
     scores = scores - scores.max(axis=1, keepdims=True)
     log_p = scores - np.log(np.exp(scores).sum(axis=1, keepdims=True))
     return hidden, log_p
@@ -46,8 +47,8 @@ def forward(weights: list, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def backward(weights: list, x: np.ndarray, y: np.ndarray) -> tuple[float, list[np.ndarray]]:
     """Return the loss and its gradients, by the chain rule, from the last layer to the first.
 
-    d_scores stands for the derivative of the loss by the scores, and so on; d_hidden for the one by
-    what goes into the relu of the hidden layer.
+    d_scores stands for the derivative of the loss by the scores, and so on; d_sums for the one by
+    the sums of the hidden layer, which go into its relu.
     """
     _, _, output_kernel, _ = weights
     hidden, log_p = forward(weights, x)
@@ -64,9 +65,9 @@ def backward(weights: list, x: np.ndarray, y: np.ndarray) -> tuple[float, list[n
     d_output_kernel = hidden.T @ d_scores  # (128, 10)
     d_output_bias = d_scores.sum(axis=0)  # (10,)
     # Back through the output layer, then through relu, which passes nothing where it gave 0.
-    d_hidden = (d_scores @ output_kernel.T) * (hidden > 0)  # (n, 128)
-    d_hidden_kernel = x.T @ d_hidden  # (784, 128)
-    d_hidden_bias = d_hidden.sum(axis=0)  # (128,)
+    d_sums = (d_scores @ output_kernel.T) * (hidden > 0)  # (n, 128)
+    d_hidden_kernel = x.T @ d_sums  # (784, 128)
+    d_hidden_bias = d_sums.sum(axis=0)  # (128,)
     return loss, [d_hidden_kernel, d_hidden_bias, d_output_kernel, d_output_bias]
 
 
@@ -77,14 +78,15 @@ def update(
     if rule == "sgd":  # straight downhill, whatever came before
         weight -= LEARNING_RATE * gradient
         return
-    if rule == "notes":  # with a plus the velocity points uphill: the fault of the snippet
+    if rule == "notes":  # Nesterov's as many notes have it: by mistake a plus, so it goes uphill
         velocity[:] = momentum * velocity + LEARNING_RATE * gradient
     else:  # most of the old velocity stays, like that of a ball that rolls downhill
         velocity[:] = momentum * velocity - LEARNING_RATE * gradient
     if rule in ("nesterov", "notes"):
-        # What is kept is not the weights w, but the point ahead, w + momentum * velocity, so that
-        # the next gradient is the one from there. A step moves w by the new velocity, and the point
-        # ahead therefore by momentum * (new velocity) - rate * gradient.
+        # What is kept is not the weights w, but the point ahead, p = w + momentum * velocity, so
+        # that the next gradient is the one from there. A step moves w by the new velocity, so p
+        # moves by (new velocity) + momentum * (new velocity) - momentum * (old velocity). Here the
+        # first minus the last is -rate * gradient.
         weight += momentum * velocity - LEARNING_RATE * gradient
     else:
         weight += velocity
@@ -127,10 +129,10 @@ def main(run: Run, *, momentum: float = 0.9) -> None:
     x = x.reshape(-1, 784).astype("float32") / 255  # (60000, 28, 28) becomes (60000, 784)
     x_test = x_test.reshape(-1, 784).astype("float32") / 255
 
-    # 2. Baselines: always the most frequent digit, and a linear model on 5,000 of the images. Its C
-    # keeps the weights small, its tol ends the search early. (run.score prints a score, beside the
-    # range in which it is expected, if it has one.)
+    # 2. Baselines: always the most frequent digit, and a linear model on 5,000 of the images.
+    # (run.score prints a score, beside the range in which it is expected, if it has one.)
     run.score(baseline_accuracy=np.mean(y_test == np.bincount(y).argmax()))
+    # A small C keeps the weights small, and a large tol ends the search for them early.
     linear = LogisticRegression(C=0.1, tol=1e-3).fit(x[:5000], y[:5000])
     run.score(linear_accuracy=linear.score(x_test, y_test))
 
@@ -153,8 +155,8 @@ def main(run: Run, *, momentum: float = 0.9) -> None:
     run.score(gradient_difference=largest_difference(ours, theirs))
 
     # 4. Twenty steps by each rule, from the same first weights, in NumPy and in Keras. (toolkit.fit
-    # is model.fit with the same arguments, only faster: one call of TensorFlow takes many steps,
-    # where model.fit makes a call for each batch.)
+    # takes the arguments of model.fit and does the same, only faster: one call of TensorFlow takes
+    # many steps, where model.fit makes a call for each batch.)
     optimizers = {
         "sgd": keras.optimizers.SGD(learning_rate=LEARNING_RATE),
         "momentum": keras.optimizers.SGD(learning_rate=LEARNING_RATE, momentum=momentum),
@@ -180,7 +182,7 @@ def main(run: Run, *, momentum: float = 0.9) -> None:
             few_y,
             epochs=1,
             batch_size=BATCH_SIZE,
-            shuffle=False,
+            shuffle=False,  # the same batches, in the same order, as in NumPy
             callbacks=[run.log(f"{rule}.csv")],  # writes the scores into this file
             verbose=0,
         )
@@ -188,7 +190,7 @@ def main(run: Run, *, momentum: float = 0.9) -> None:
         print(f"{rule}: the weights of NumPy and Keras differ by {differences[-1]:.0e} at most.")
 
     # 5. Two more rules. "look-ahead" is Nesterov's as Sutskever has it: the gradient is taken at
-    # the point ahead. The rule above keeps that point as its weights, so the losses are equal.
+    # the point ahead. "nesterov" keeps that point as its weights, so the losses of both are equal.
     # "notes" is what many notes call Nesterov's, with its velocity uphill.
     for rule in ("look-ahead", "notes"):
         _, losses[rule] = train(rule, first_weights, few_x, few_y, momentum)

@@ -35,8 +35,8 @@ QUICK = {"folds": 2, "epochs": 5}
 def build_model(x_train: np.ndarray, units: int, loss: str) -> keras.Model:
     """Build and compile a network that turns the features of a house into its price.
 
-    The last layer has no activation. A sigmoid would keep it below 1; a relu passes no gradient
-    back while its sum is negative, so that it might give 0 for ever.
+    The last layer has no activation. A sigmoid would keep the price below 1. A relu might give the
+    price 0 for ever: where its sum is negative, no gradient passes back that could change it.
     """
     # The columns have very different sizes (NOX about 0.5, TAX about 400). The first layer brings
     # each to mean 0 and deviation 1. It may know the training rows only: the mean of validation
@@ -51,6 +51,8 @@ def build_model(x_train: np.ndarray, units: int, loss: str) -> keras.Model:
             layers.Dense(1),
         ]
     )
+    # "rmsprop" is gradient descent that divides the step of each weight by the recent size of its
+    # gradients.
     model.compile(optimizer="rmsprop", loss=loss, metrics=["mae"])
     return model
 
@@ -71,13 +73,14 @@ def main(
     Args:
         dataset: Boston, or the larger California.
         folds: Parts that the training rows are cut into.
-        repeats: Times that this is done, each time cut differently.
+        repeats: How many times the rows are cut into folds, each time differently.
         epochs: Passes over the training rows, enough of them to see overfitting.
         batch_size: Rows a step.
         units: Width of the two hidden layers.
         loss: What training makes small: squared error, or one that outliers disturb less.
     """
-    # 1. Data: each row is a house. The test rows wait, unseen, until step 5.
+    # 1. Data: each row is a house. The test rows score the baselines and, in step 5, the final
+    # model. Until then no choice looks at them.
     boston = dataset == "boston_housing"
     data = run.data.boston_housing() if boston else run.data.california_housing()
     (x, y), (x_test, y_test) = data  # Boston: x is (404, 13), y is (404,)
@@ -95,15 +98,15 @@ def main(
     # 2. Baselines: the mean price for every house, and a linear model. A network must beat both.
     # MAE, the mean absolute error, says by how much a prediction is wrong on average. (run.score
     # prints a score, beside the range in which it is expected.)
-    mean_error = np.abs(y_test - y.mean())
-    run.score(baseline_mae=mean_error.mean())
+    errors = np.abs(y_test - y.mean())  # (102,), if every house is given the mean price
+    run.score(baseline_mae=errors.mean())
     linear = LinearRegression().fit(x, y)
-    linear_error = np.abs(y_test - linear.predict(x_test))
-    run.score(linear_mae=linear_error.mean())
+    linear_errors = np.abs(y_test - linear.predict(x_test))  # (102,)
+    run.score(linear_mae=linear_errors.mean())
 
     # 3. Cross-validation. A quarter of 404 rows is too few to judge by: another quarter would give
     # another score. So every part is the validation set once, for a fresh model each time.
-    splits = []  # for each fold, the numbers of its training rows and of its validation rows
+    splits = []  # a pair for each fold: the numbers of its training and of its validation rows
     for repeat in range(repeats):
         splits += toolkit.kfold(len(x), folds, seed=run.seed + repeat)
     models = [build_model(x[train], units, loss) for train, _ in splits]
@@ -114,10 +117,10 @@ def main(
     )
 
     # 4. Choose the number of epochs: the one after which the folds' mean error is lowest.
-    fold_curves = np.array([history.history["val_mae"] for history in histories])  # (folds, epochs)
-    mean_curve = fold_curves.mean(axis=0)  # (epochs,)
+    curves = np.array([history.history["val_mae"] for history in histories])  # (splits, epochs)
+    mean_curve = curves.mean(axis=0)  # (epochs,)
     best_epochs = int(mean_curve.argmin()) + 1  # the first epoch, at index 0, is number 1
-    fold_scores = fold_curves[:, best_epochs - 1]  # (folds,)
+    fold_scores = curves[:, best_epochs - 1]  # (splits,)
     print(f"The mean error is lowest after epoch {best_epochs}; those of the folds there:", end=" ")
     print(", ".join(f"{score:.2f}" for score in fold_scores))
     # This score is a little too good, because the best of many epochs was picked for it.
@@ -137,7 +140,7 @@ def main(
         epochs=best_epochs,
         batch_size=batch_size,
         callbacks=[run.log()],  # writes each epoch's scores into history.csv
-        checkpoint=run.keep("all"),  # a name beside that of the folds, for --resume
+        checkpoint=run.keep("all"),  # under another name than that of the folds
     )
     scores = model.evaluate(x_test, y_test, verbose=0, return_dict=True)
     run.score(test_mae=scores["mae"])

@@ -39,8 +39,8 @@ QUICK = {"epochs": 1}
 # Read `main` first, at the end: its steps say when each of these functions is called.
 def build_model(units: int) -> keras.Model:
     """Build and compile a net with one hidden layer."""
-    # Several devices add the same numbers in another order, so the last digits of a sum differ. The
-    # slope of "tanh" then differs as little. That of "relu" jumps at 0, where a last digit decides.
+    # Why not "relu"? Several devices add in another order, so the last digits of sums differ. These
+    # may decide whether the slope of relu is 0 or 1, but the slope of tanh hardly changes.
     model = keras.Sequential(
         [
             keras.Input(shape=(28, 28)),
@@ -50,14 +50,14 @@ def build_model(units: int) -> keras.Model:
             layers.Dense(units=10, activation="softmax"),
         ]
     )
-    # SGD is gradient descent. With momentum, each step adds 0.9 of the one before it, which the
-    # optimizer keeps for each weight: built now, that is in the file of the model, too.
+    # SGD is gradient descent. With this momentum each step adds 0.9 of the step before, which the
+    # optimizer remembers for each weight.
     model.compile(
         optimizer=keras.optimizers.SGD(learning_rate=0.2, momentum=0.9),
         loss="sparse_categorical_crossentropy",
         metrics=["accuracy"],
     )
-    model.optimizer.build(model.trainable_variables)
+    model.optimizer.build(model.trainable_variables)  # now, to be in the saved file, too
     return model
 
 
@@ -72,10 +72,10 @@ def own_gradients(model: keras.Model, x, y, batch_size: int) -> list:
 
 
 def train_on_devices(rank: int, saved, x, y, batch_size: int, epochs: int) -> np.ndarray:
-    """Train by model.fit on several devices of one process; return the weights."""
+    """Train the model of the file `saved` on two devices of one process; return its weights."""
     # A strategy says how devices work together. "Mirrored": each has a copy of all weights, takes a
-    # share of each batch, and after each step the copies are equal again. (Never use
-    # keras.distribution with TensorFlow: it takes the devices, and leaves all rows to one of them.)
+    # share of each batch, and after each step the copies are equal again. (keras.distribution is no
+    # help with TensorFlow: one device gets all rows.) Devices are GPUs, or parts of the processor.
     strategy = tf.distribute.MirroredStrategy(devices(at_least=2))
     with strategy.scope():  # what is made in here has a copy on each device
         model = keras.saving.load_model(saved)  # compiled, as it was saved
@@ -93,9 +93,8 @@ def make_step(strategy: tf.distribute.Strategy, model: keras.Model):
         # moves its own copy of the weights by the same sum: all copies stay alike.
         model.optimizer.apply(gradients, model.trainable_variables)
 
-    # strategy.run calls own_step as a part of the strategy. tf.function translates Python into a
-    # graph, once, which later calls use; with reduce_retracing it serves a smaller batch, too.
-    return tf.function(lambda *rows: strategy.run(own_step, args=rows), reduce_retracing=True)
+    # strategy.run calls own_step as a part of the strategy. tf.function makes a graph of it, once.
+    return tf.function(lambda *rows: strategy.run(own_step, args=rows))
 
 
 def train_worker(rank: int, saved, x, y, batch_size: int, epochs: int, killed: int | None):
@@ -116,7 +115,7 @@ def train_worker(rank: int, saved, x, y, batch_size: int, epochs: int, killed: i
             stop = min(start + batch_size, len(x))
             own = slice(start + rank, stop, count)  # of the batch, every count-th row from rank on
             try:
-                step(x[own], y[own], stop - start)  # x[own]: (100, 28, 28) where there are 2
+                step(x[own], y[own], stop - start)  # x[own] of 2 workers: (100, 28, 28)
             except tf.errors.UnavailableError as error:  # a connection broke while it waited
                 raise ConnectionError(f"epoch {epoch + 1} needs a worker that is gone") from error
         weights.append(flat(model.get_weights()))
@@ -154,7 +153,7 @@ def main(run: Run, *, workers: int = 2, epochs: int = 4, batch_size: int = 200) 
     (x, y), (x_test, y_test) = run.data.mnist()
     x, y = x[:10_000], y[:10_000]  # (10000, 28, 28), (10000,)
 
-    # 2. Baselines: the most frequent digit, and a linear model.
+    # 2. Baselines: the most frequent digit, and a linear model. Its alpha keeps its weights small.
     run.score(baseline_accuracy=np.mean(y_test == np.bincount(y).argmax()))
     linear = RidgeClassifier(alpha=1e6).fit(x.reshape(-1, 784).astype("float32"), y)
     run.score(linear_accuracy=linear.score(x_test.reshape(-1, 784), y_test))
@@ -171,8 +170,8 @@ def main(run: Run, *, workers: int = 2, epochs: int = 4, batch_size: int = 200) 
         left -= flat(own_gradients(model, x[rows], y[rows], batch_size))
     run.score(gradient_difference=abs(left).max())
 
-    # 4. One device, to compare with. (toolkit.fit is model.fit, only faster: one call of TensorFlow
-    #    takes many steps.) shuffle=False: all trainings see the same batches.
+    # 4. One device, to compare with. (toolkit.fit does the same as model.fit, only faster: one call
+    #    of TensorFlow takes many steps.) shuffle=False: all trainings see the same batches.
     toolkit.fit(
         model, x, y, batch_size=batch_size, epochs=epochs, shuffle=False, callbacks=[run.log()]
     )
@@ -181,14 +180,15 @@ def main(run: Run, *, workers: int = 2, epochs: int = 4, batch_size: int = 200) 
     run.score(test_accuracy=scores["accuracy"])
     print(f"The first test image is a {model.predict(x_test[:1], verbose=0).argmax()}.")
 
-    # 5. Two devices of one process. run_workers(function, *arguments) calls function(rank,
-    #    *arguments) in `count` new processes, where `rank` is 0, 1, ...; it returns a list.
+    # 5. Two devices of a new process, for devices are made before TensorFlow begins to work there.
+    #    run_workers(function, *arguments) calls function(rank, *arguments) in `count` processes, by
+    #    default 1, where `rank` is 0, 1, ...; it returns a list with the result of each.
     plan = (saved, x, y, batch_size, epochs)
-    (trained,) = run_workers(train_on_devices, *plan)
+    (trained,) = run_workers(train_on_devices, *plan)  # (101770,)
     run.score(devices_difference=abs(trained - wanted).max())
 
-    # 6. Several processes, as if on several machines. model.fit of Keras 3.15 fails there: hence
-    #    our own steps. One is killed halfway: without its rows each sum is wrong, so all must stop.
+    # 6. Several processes, as if on several machines, by our own steps: there model.fit fails in
+    #    Keras 3.15. The last worker is killed halfway: without its rows sums are wrong, all stop.
     try:
         run_workers(train_worker, *plan, workers - 1, count=workers)
     except ChildProcessError as error:

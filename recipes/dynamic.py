@@ -33,8 +33,9 @@ class PriceModel(keras.Model):
         self.tolerance = tolerance
         self.way = way
         self.hidden = [layers.Dense(units=64, activation="relu") for _ in range(hidden_layers)]
-        # An orthogonal matrix turns h and keeps its length; with this gain it halves that. So, at
-        # first, each time h changes at most half as much as the time before, and settles.
+        # An orthogonal matrix keeps the length of h, and with this gain it halves that. So before
+        # training each change of h is at most half as large as the one before, and h settles.
+        # (There is no bias, because `step` adds x in its place.)
         small = keras.initializers.Orthogonal(gain=0.5)
         self.again = layers.Dense(units=64, use_bias=False, kernel_initializer=small)
         self.price = layers.Dense(units=1)
@@ -55,11 +56,10 @@ class PriceModel(keras.Model):
         }
 
     def call(self, x):
-        # In `fit` Python does not run this for every batch. Keras calls it at first only, with
-        # tensors that have a shape but no numbers yet, and TensorFlow writes down each operation:
-        # this list is the graph, which it then runs for every batch, without Python. Settings are
-        # plain Python values, so plain `for` and `if` do for them: they are decided once, for the
-        # graph.
+        # In `fit` Python runs this at first only, with tensors that have a shape but no numbers
+        # yet. TensorFlow writes down the operations. This list is the graph, and the graph is what
+        # runs for every batch, without Python.
+        # Settings are plain Python values: `for` and `if` on them are decided in that first run.
         for layer in self.hidden:
             x = layer(x)  # (batch, 64)
         if self.way == "ops":
@@ -76,10 +76,14 @@ class PriceModel(keras.Model):
         return self.price(h)  # (batch, 1)
 
     def step(self, x, h):
+        """Apply the layer once: x, h and the answer are (batch, 64)."""
         return ops.tanh(x + self.again(h))
 
     def moves(self, h, before):
-        """Tell whether some entry of h has changed. The answer is a tensor: the data decide."""
+        """Tell whether some entry of some row has changed by more than the tolerance.
+
+        The answer is a tensor, True or False: it depends on the data.
+        """
         return ops.max(ops.abs(h - before)) > self.tolerance
 
     def settle(self, x):
@@ -87,7 +91,7 @@ class PriceModel(keras.Model):
         before = x
         h = self.step(x, before)
         count = 1
-        while count <= 50 and self.moves(h, before):
+        while count <= 50 and self.moves(h, before):  # at most 50 times more, if it never settles
             before = h
             h = self.step(x, before)
             count += 1
@@ -96,11 +100,17 @@ class PriceModel(keras.Model):
     def settle_by_ops(self, x):
         """The same loop as one operation, which may stand in a graph: its parts are functions."""
 
-        def step(h, before):
+        # while_loop gives the variables of the loop, here h and before, to two functions: cond says
+        # whether to go on, and body returns their next values.
+        def once_more(h, before):
             return self.step(x, h), h
 
-        start = (self.step(x, x), x)
-        h, _ = ops.while_loop(cond=self.moves, body=step, loop_vars=start, maximum_iterations=50)
+        h, _ = ops.while_loop(
+            cond=self.moves,
+            body=once_more,
+            loop_vars=(self.step(x, x), x),
+            maximum_iterations=50,
+        )
         return h
 
 
@@ -136,28 +146,28 @@ def main(run: Run, *, hidden_layers: int = 1, tolerance: float = 1e-3, epochs: i
         model.set_weights(weights)
         eagerly = model.way == "eager"
         model.compile(optimizer="rmsprop", loss="mse", metrics=["mae"], run_eagerly=eagerly)
-        model.fit(x, y, shuffle=False, verbose=0)
+        model.fit(x, y, shuffle=False, verbose=0)  # an epoch, of the same batches for each model
     predictions = [model.predict(x_test, verbose=0) for model in models]  # 3 x (102, 1)
     # ptp is the largest minus the smallest: here of three predictions for the same house.
     run.score(ways_difference=np.ptp(predictions, axis=0).max())
 
-    # 4. Train the first of them on. toolkit.fit is model.fit with the same arguments, only faster:
-    #    one call of TensorFlow takes many steps, where model.fit makes a call for each batch. With
-    #    patience=epochs the callback never stops early, and only puts the weights of the best epoch
-    #    back.
+    # 4. Train the first of them on. With patience=epochs the callback never stops the training, and
+    #    only puts the weights of the best epoch back.
     model = models[0]
     best_weights = keras.callbacks.EarlyStopping(
         monitor="val_mae",
         patience=epochs,
         restore_best_weights=True,
     )
+    # toolkit.fit takes the arguments of model.fit and does the same, only faster: one call of
+    # TensorFlow takes many steps, where model.fit makes a call for each batch.
     history = toolkit.fit(
         model,
         x,
         y,
         batch_size=16,
         epochs=epochs,
-        validation_split=0.2,
+        validation_split=0.2,  # the last fifth of the rows, which give val_mae
         callbacks=[run.log(), best_weights],
         checkpoint=run.keep(),  # so that a run that was cut short can go on with --resume
     )
@@ -171,7 +181,8 @@ def main(run: Run, *, hidden_layers: int = 1, tolerance: float = 1e-3, epochs: i
     # 6. Save it, and load it in a new process: the predictions are exactly the same.
     prediction = model.predict(x_test, verbose=0)  # (102, 1)
     path = toolkit.save(model, run.path("model.keras"))
-    loaded = run.predict_elsewhere([path], x_test)[0]  # of a list with one file: (102, 1)
+    # predict_elsewhere returns a list: the predictions of each file, and here there is one file.
+    loaded = run.predict_elsewhere([path], x_test)[0]  # (102, 1)
     run.score(loaded_difference=np.abs(prediction - loaded).max())
     print(f"A test house: predicted {prediction[0, 0]:.1f}, sold for {y_test[0]:.1f}")
 

@@ -31,7 +31,10 @@ QUICK = {"epochs": 2}
 
 
 def build_model() -> keras.Model:
-    """Build a graph that tells a block's price, and whether it is dear, from it and a neighbor."""
+    """Build a graph from two blocks of houses, one and its neighbor, to the price of the first.
+
+    A second output says whether that block is dear.
+    """
     # An Input is a tensor without numbers. It says the shape of what will come, and what is called
     # on it becomes part of the graph.
     block = keras.Input(shape=(8,), name="block")
@@ -89,18 +92,18 @@ def main(run: Run, *, dear_weight: float = 10, epochs: int = 100) -> None:
         dear_weight: Weight of the second output's loss; the first one's is 1.
         epochs: Passes over the training rows; the weights of the best one stay.
     """
-    # 1. Data: blocks of houses, each with its features and the middle price of its houses.
+    # 1. Data: blocks of houses, each with its features and the median price of its houses.
     data = run.data.california_housing()
     (x, y), (x_test, y_test) = data  # x: (16512, 8), y: (16512,)
     # Two targets: the price (in 10,000 dollars, because a network comes to targets near 20 sooner
-    # than to targets near 200,000), and whether it is above the median.
+    # than to targets near 200,000), and whether it is above the median of all blocks.
     targets = {"price": y / 10_000, "dear": y > np.median(y)}
     test_targets = {"price": y_test / 10_000, "dear": y_test > np.median(y)}
 
     # 2. Two inputs: each block, and the nearest other block of the training set. Only features
     # of the neighbor are used, never its price, and no test block is ever a neighbor.
     places = NearestNeighbors(n_neighbors=1).fit(x[:, :2])  # by longitude and latitude
-    # Asked without points, it names for each of its own the nearest other one.
+    # Without an argument, kneighbors finds for each training block the nearest one but itself.
     nearest = places.kneighbors(return_distance=False)[:, 0]  # (16512,), row numbers
     test_nearest = places.kneighbors(x_test[:, :2], return_distance=False)[:, 0]  # (4128,)
     standardize = toolkit.Standardizer.fit(x)  # each feature to mean 0 and deviation 1
@@ -108,9 +111,9 @@ def main(run: Run, *, dear_weight: float = 10, epochs: int = 100) -> None:
     test_inputs = {"block": standardize(x_test), "neighbor": standardize(x[test_nearest])}
 
     # 3. Baselines: the mean price, a linear model of all 16 features, and "no block is dear".
-    # (run.score prints a score, beside the range in which it is expected.)
-    mean_error = np.abs(test_targets["price"] - targets["price"].mean())
-    run.score(baseline_mae=mean_error.mean())
+    # (run.score prints a score, beside the range in which it is expected, if it has one.)
+    errors = np.abs(test_targets["price"] - targets["price"].mean())  # (4128,)
+    run.score(baseline_mae=errors.mean())
     linear = LinearRegression()
     linear.fit(np.hstack([inputs["block"], inputs["neighbor"]]), targets["price"])
     guesses = linear.predict(np.hstack([test_inputs["block"], test_inputs["neighbor"]]))
@@ -121,8 +124,8 @@ def main(run: Run, *, dear_weight: float = 10, epochs: int = 100) -> None:
     model = build_model()
     run.figure("graph.png", draw_graph(model))
     # Each output has a loss of its own, found by its name. Training makes their weighted sum
-    # small. The squared error of the price is some 100 times the crossentropy, so the weight lets
-    # the second output be heard, too.
+    # small. The loss of the price is some 100 times as large as that of the other output, so
+    # dear_weight lets the other one be heard, too.
     model.compile(
         optimizer="adam",
         loss={"price": "mse", "dear": "binary_crossentropy"},
@@ -131,17 +134,17 @@ def main(run: Run, *, dear_weight: float = 10, epochs: int = 100) -> None:
     )
 
     # 5. Training, on four fifths of the rows. The rest are for validation: after each epoch they
-    # are scored, but no weight learns from them. EarlyStopping would end training after `patience`
-    # epochs without progress. Here it only brings back the weights of the best epoch.
+    # are scored, but no weight learns from them.
+    # EarlyStopping ends the training after `patience` epochs without progress. Here these are all
+    # epochs, so it only puts the weights of the best one back.
     best = keras.callbacks.EarlyStopping(
         monitor="val_loss",
         patience=epochs,
         restore_best_weights=True,
     )
     print(f"Training for {epochs} epochs, which takes some seconds ...")
-    # toolkit.fit is model.fit with the same arguments, only faster: one call of TensorFlow takes
-    # many steps, where model.fit makes a call for each batch. A checkpoint lets a run that was
-    # interrupted go on (--resume).
+    # toolkit.fit takes the arguments of model.fit and does the same, only faster: one call of
+    # TensorFlow takes many steps, where model.fit makes a call for each batch.
     history = toolkit.fit(
         model,
         inputs,
@@ -150,7 +153,7 @@ def main(run: Run, *, dear_weight: float = 10, epochs: int = 100) -> None:
         epochs=epochs,
         batch_size=64,
         callbacks=[run.log(), best],  # run.log() writes each epoch's scores into history.csv
-        checkpoint=run.keep(),
+        checkpoint=run.keep(),  # the toolkit's own: a run that is interrupted can go on (--resume)
         verbose=0,  # a line an epoch, with ten scores each, would be long
     )
     best_epoch = best.best_epoch + 1  # Keras counts from 0

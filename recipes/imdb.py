@@ -44,10 +44,10 @@ def build_model(hidden_layers: int, units: int, activation: str, loss: str) -> k
     # The sigmoid turns any number into one between 0 and 1, which can be read as a probability.
     model.add(layers.Dense(1, activation="sigmoid"))  # (rows, 1)
     # The loss is what training makes small: "binary_crossentropy" is -log of the probability that
-    # was given to the right answer, "mse" the squared error. "rmsprop" is gradient descent that
-    # divides the step of each weight by the recent size of its gradients: so the weights of rare
-    # words, whose gradients are small, move as well. A metric, here the share of right answers, is
-    # only shown.
+    # was given to the right answer, "mse" the squared error.
+    # "rmsprop" is gradient descent that divides the step of each weight by the recent size of its
+    # gradients: so the weights of rare words, whose gradients are small, move as well.
+    # A metric, here the share of right answers, is only shown.
     model.compile(optimizer="rmsprop", loss=loss, metrics=["accuracy"])
     return model
 
@@ -77,22 +77,23 @@ def main(
     # 1. Data. A review is a list of word numbers, its label is 1 (positive) or 0 (negative).
     data = run.data.imdb(num_words=NUM_WORDS)
     (reviews, y), (test_reviews, y_test) = data  # reviews: 25,000 lists; y: (25000,)
-    words = toolkit.decode(reviews[0], data.word_index)
-    print(f"A review, {data.class_names[y[0]]} (a ? is a rare word): {words[:200]} ...")
+    text = toolkit.decode(reviews[0], data.word_index)  # one string, as long as the review
+    print(f"A review, {data.class_names[y[0]]} (a ? is a rare word): {text[:200]} ...")
 
     # A network wants rows of equal length. So a review becomes 10,000 numbers: a 1 for each word
-    # that occurs in it, and 0 for all others. Where a word stands, and how often, is lost. Nearly
-    # all of these numbers are 0. A sparse matrix stores only the ones, and means the same. It takes
-    # 15 MB, where one byte a number would take 250 MB. It is faster, too: the first layer
-    # multiplies it by its weights, and can skip the zeros.
+    # that occurs in it, and 0 for all others. Where a word stands, and how often, is lost.
+    # Nearly all of these numbers are 0. A sparse matrix stores only where the 1s are, and means the
+    # same. It takes 15 MB, where one byte a number would take 250 MB. It is faster, too: the first
+    # layer multiplies it by its weights, and can skip the zeros.
     x = toolkit.multi_hot(reviews, NUM_WORDS, sparse=True)  # (25000, 10000)
     x_test = toolkit.multi_hot(test_reviews, NUM_WORDS, sparse=True)  # (25000, 10000)
 
-    # 2. Baselines: always the more frequent answer, and a linear model on the same vectors. (Its
-    # alpha is a penalty on large weights. run.score prints a score, beside the range in which it is
-    # expected.)
+    # 2. Baselines: always the more frequent answer, and a linear model on the same vectors.
+    # run.score prints a score, beside the range in which it is expected.
     most_frequent = np.bincount(y).argmax()  # 0 or 1
     run.score(baseline_accuracy=np.mean(y_test == most_frequent))
+    # A large alpha keeps the weights small. (As float32, because scikit-learn would make float64 of
+    # whole numbers, twice as large.)
     linear = RidgeClassifier(alpha=300).fit(x.astype("float32"), y)
     run.score(linear_accuracy=linear.score(x_test, y_test))
 
@@ -100,9 +101,8 @@ def main(
     # are scored, but no weight learns from them. (validation_split takes the last rows. If all good
     # reviews came first, these would all be bad ones: so the rows must come shuffled, as these do.)
     model = build_model(hidden_layers, units, activation, loss)
-    # toolkit.fit is model.fit with the same arguments, only faster: one call of TensorFlow takes
-    # many steps, where model.fit makes a call for each batch. A checkpoint is a folder with the
-    # state of the training, from which a run that was interrupted can go on (--resume).
+    # toolkit.fit takes the arguments of model.fit and does the same, only faster: one call of
+    # TensorFlow takes many steps, where model.fit makes a call for each batch.
     history = toolkit.fit(
         model,
         x,
@@ -111,7 +111,7 @@ def main(
         epochs=epochs,
         batch_size=batch_size,
         callbacks=[run.log()],  # writes each epoch's scores into history.csv
-        checkpoint=run.keep(),
+        checkpoint=run.keep(),  # the toolkit's own: a run that is interrupted can go on (--resume)
     )
 
     # 4. Choose the number of epochs. The training loss falls to the end. The validation loss falls
@@ -131,9 +131,9 @@ def main(
         run.figure(f"{metric}.png", axes)
 
     # 5. The final model. The first one has gone past its best epoch, and never learned from the
-    # validation rows. So a fresh one is trained on all 25,000 reviews, for as many epochs. Then one
-    # look at the test reviews: they had no say in any choice, so their score should hold for new
-    # reviews, too.
+    # validation rows. So a fresh one is trained on all 25,000 reviews, up to that best epoch. Then
+    # one look at the test reviews: they had no say in any choice, so their score should hold for
+    # new reviews, too.
     model = build_model(hidden_layers, units, activation, loss)
     toolkit.fit(
         model,
@@ -154,8 +154,8 @@ def main(
     least_sure = np.argmin(np.abs(probability - 0.5))
     for name, row in (("surest", surest), ("least sure", least_sure)):
         truth = data.class_names[y_test[row]]
-        words = toolkit.decode(test_reviews[row], data.word_index)
-        print(f"The {name} ({probability[row]:.3f}, in truth {truth}): {words[:120]} ...")
+        text = toolkit.decode(test_reviews[row], data.word_index)
+        print(f"The {name} ({probability[row]:.3f}, in truth {truth}): {text[:120]} ...")
     if review is not None:
         sequence = toolkit.encode(review, data.word_index, num_words=NUM_WORDS)
         own_row = toolkit.multi_hot([sequence], NUM_WORDS, sparse=True)  # (1, 10000)

@@ -32,24 +32,25 @@ EXPECTED = {
 }
 # A short run to check that everything works; its scores mean nothing.
 QUICK = {"epochs": 1, "maxlen": 50}
-NUM_WORDS = 10_000
+NUM_WORDS = 10_000  # the most frequent words; every other word counts as unknown
 
 
 def build_reader(cell: str, bidirectional: bool) -> keras.Layer:
     """Return the layer that makes one vector of the vectors of all words."""
-    # The mean of the vectors knows nothing of their order.
     if cell == "pooling":
+        # The mean of the vectors knows nothing of their order.
         return layers.GlobalAveragePooling1D()
-    # A recurrent cell reads word after word. Its state, 32 numbers, is all that it remembers. A
-    # SimpleRNN makes all of it anew at each word, from the word and the old state, so old words
-    # soon fade. A GRU has gates, numbers from 0 to 1 that say how much of each entry to keep and
-    # how much to replace. An LSTM has gates, too, and a second state, only for what it is to
-    # remember.
+    # A recurrent cell reads word after word. What it remembers is its state: 32 numbers.
     if cell == "rnn":
+        # It makes the whole state anew at each word, from the word and the old state. So old words
+        # soon fade.
         reader = layers.SimpleRNN(units=32)
     elif cell == "gru":
+        # It has gates, numbers from 0 to 1 that say how much of each number of the state to keep,
+        # and how much to replace.
         reader = layers.GRU(units=32)
     else:
+        # It has gates, too, and a second state of 32 numbers, only for what it is to remember.
         reader = layers.LSTM(units=32)
     # A second cell reads from the end; the states of both are put side by side.
     return layers.Bidirectional(reader) if bidirectional else reader
@@ -57,15 +58,15 @@ def build_reader(cell: str, bidirectional: bool) -> keras.Layer:
 
 def build_model(cell: str, bidirectional: bool) -> keras.Model:
     """Words to vectors, the vectors of a review to one, and that one to a probability."""
-    model = keras.Sequential([keras.Input(shape=(None,))])  # (batch, words): as many as there are
+    model = keras.Sequential([keras.Input(shape=(None,))])  # (batch, words), of any number of words
     # Each word number has a vector of its own, which is trained like any weight. With mask_zero the
-    # layers above skip the padding, whose number is 0.
+    # layers that follow skip the padding, whose number is 0.
     model.add(layers.Embedding(NUM_WORDS, 32, mask_zero=True, name="words"))  # (batch, words, 32)
-    # In training SpatialDropout1D sets 40% of the 32 entries to 0, the same ones for all words of a
-    # review. Dropout, below, does it to single entries. No weight can rely on one entry alone.
+    # In training 40% of the 32 entries are set to 0, the same ones for all words of a review: so no
+    # weight can rely on one entry alone.
     model.add(layers.SpatialDropout1D(rate=0.4))
     model.add(build_reader(cell, bidirectional))  # (batch, 32), or 64 if bidirectional
-    model.add(layers.Dropout(rate=0.4))
+    model.add(layers.Dropout(rate=0.4))  # the same, for the one vector of the review
     model.add(layers.Dense(units=1, activation="sigmoid"))  # (batch, 1)
     model.compile(
         optimizer=keras.optimizers.Adam(learning_rate=0.002),
@@ -101,25 +102,30 @@ def main(
     x_test = keras.utils.pad_sequences(test_reviews, maxlen=maxlen)  # (25000, maxlen)
 
     # 2. Baselines: always the more frequent answer, and a linear model that knows which words occur
-    #    in the whole review, but not where. Its alpha keeps the weights of rare words small.
-    #    (run.score prints a score, beside the range in which it is expected, if it has one.)
+    #    in the whole review, but not where. run.score prints a score, beside the range in which it
+    #    is expected, if it has one.
     frequent = np.bincount(y).argmax()
     run.score(baseline_accuracy=np.mean(y_test == frequent))
-    hot = toolkit.multi_hot(reviews, NUM_WORDS, sparse=True)  # (25000, 10000), zeros left out
+    # Multi-hot: a 1 for each word that occurs, else 0. A sparse matrix does not store the zeros.
+    hot = toolkit.multi_hot(reviews, NUM_WORDS, sparse=True)  # (25000, 10000)
     test_hot = toolkit.multi_hot(test_reviews, NUM_WORDS, sparse=True)
+    # A large alpha keeps the weights small. (As float32, because scikit-learn would make float64 of
+    # whole numbers, twice as large.)
     linear = RidgeClassifier(alpha=300).fit(hot.astype("float32"), y)
     run.score(linear_accuracy=linear.score(test_hot, y_test))
 
-    # 3. Train, and watch the last fifth of the rows. toolkit.fit is model.fit with the same
-    #    arguments, only faster: one call of TensorFlow takes many steps, where model.fit makes a
-    #    call for each batch. With patience=epochs the callback never stops early, and only puts the
-    #    weights of the best epoch back.
+    # 3. Train. The last fifth of the rows are for validation: after each epoch they are scored, but
+    #    no weight learns from them.
     model = build_model(cell, bidirectional)
+    # With patience=epochs this never stops the training, and only puts the weights of the best
+    # epoch back.
     best_weights = keras.callbacks.EarlyStopping(
         monitor="val_accuracy",
         patience=epochs,
         restore_best_weights=True,
     )
+    # toolkit.fit takes the arguments of model.fit and does the same, only faster: one call of
+    # TensorFlow takes many steps, where model.fit makes a call for each batch.
     history = toolkit.fit(
         model,
         x,
@@ -147,7 +153,8 @@ def main(
         print(f"Positive with probability {probability:.3f}: {sentence}")
 
     # 6. The space of the words: which ones does training give a similar vector, and which an
-    #    opposite one? Rare words are left out, for their vectors have hardly moved.
+    #    opposite one? Words are numbered by how frequent they are. We take the first 3,000 numbers,
+    #    because the vectors of rare words have hardly moved.
     vectors = model.get_layer("words").get_weights()[0]  # (10000, 32)
     count = min(3000, len(data.word_index) + 4)  # the numbers 0 to 3 stand for no words
     vectors = vectors[:count]
@@ -158,10 +165,11 @@ def main(
 def draw_neighbors(vectors: np.ndarray, token: int, word_index: dict) -> Axes:
     """Draw the cosine of the angle between a word's vector and the nearest and farthest ones."""
     directions = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    cosine = directions @ directions[token]
+    cosine = directions @ directions[token]  # (count, 32) times (32,) is (count,)
     words = np.arange(4, len(vectors))  # 0 to 3 stand for no words
     words = words[cosine[words].argsort()]
-    words = np.concatenate([words[:10], words[-11:]])  # the nearest one is the word itself
+    # The ten farthest words, the ten nearest ones, and last the word itself.
+    words = np.concatenate([words[:10], words[-11:]])
     names = [toolkit.decode([each], word_index) for each in words]
     axes = Figure(figsize=(6.4, 5.2), layout="constrained").subplots()
     axes.barh(names, cosine[words])

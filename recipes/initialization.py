@@ -25,23 +25,23 @@ EXPECTED = {"glorot_ratio": (0, 1e-6), "he_ratio": (0.02, 50), "test_accuracy": 
 # A short run to check that everything works; its scores mean nothing.
 QUICK = {"hidden_layers": 3, "epochs": 1}
 
-# How much of a signal's variance does a relu layer pass on? Let n be the number of its inputs. A
-# unit adds up n products of an input and a weight, so its sum has n times the variance of a weight,
-# times the mean square of the inputs. Relu makes 0 of the negative sums, and so halves their mean
-# square. A layer thus passes on n/2 times the variance of its weights. This share should be 1: a
-# share of 1/2 leaves a thousandth after ten layers.
+# How much of a signal's mean square does a relu layer pass on? (Its variance goes the same way.)
+# Let n be the number of its inputs. A unit adds up n products of an input and a weight, so its sum
+# has n times the variance of a weight, times the mean square of the inputs. Relu makes 0 of the
+# negative sums, and so halves their mean square. A layer thus passes on a share of n/2 times the
+# variance of its weights. It should be 1: a share of 1/2 leaves a thousandth after ten layers.
 STARTS = {
-    # Variance 1, whatever n is. Share: n/2 under relu. A sigmoid cannot give more than 1: most of
-    # its outputs lie near 0 or 1, where its slope is nearly 0.
+    # Variance 1, whatever n is, makes large sums. So most sigmoids lie near 0 or 1, where their
+    # slope is nearly 0, and little of a gradient comes back.
     "sigmoid_normal": ("sigmoid", initializers.RandomNormal(stddev=1.0)),
-    # Variance 2/(n + units): 1/n where n = units. Share: 1/2 under relu. A sigmoid takes more from
-    # what comes back: its slope is 1/4 at most, so that a layer leaves no more than 1/16 of the
-    # variance.
+    # Variance 2/(n + units), which is 1/n where n = units. A gradient that comes back is multiplied
+    # by the slope of the sigmoid, 1/4 at most: so a layer leaves 1/16 of its variance, or less.
     "sigmoid_glorot": ("sigmoid", initializers.GlorotNormal()),
+    # Variance 1. Share: n/2.
     "relu_normal": ("relu", initializers.RandomNormal(stddev=1.0)),
-    # Uniform within 1/sqrt(n), so of variance 1/(3n). Share: 1/6. Such are the weights of PyTorch's
-    # Linear, which it draws by kaiming_uniform_(a=sqrt(5)); its biases are not 0, as they are here.
-    # Keras divides the scale by the "fan in", which is n, to get the variance.
+    # The default of PyTorch's Linear, written there as kaiming_uniform_(a=sqrt(5)): uniform from
+    # -1/sqrt(n) to 1/sqrt(n), so of variance 1/(3n). Share: 1/6. (PyTorch draws the biases, too;
+    # here they begin with 0.) Keras divides the scale by n, the "fan in", to get the variance.
     "relu_pytorch": (
         "relu",
         initializers.VarianceScaling(scale=1 / 3, mode="fan_in", distribution="uniform"),
@@ -63,10 +63,12 @@ def build_model(start: str, norm: bool, hidden_layers: int, units: int) -> keras
             # In training it brings each unit's sums to mean 0 and variance 1 over the batch, and
             # then scales and shifts them by two trained numbers: whatever the weights are, the
             # signal stays of one size. For use after training it keeps moving averages of mean and
-            # variance. The low momentum lets these settle within the few steps of this training.
+            # variance. A momentum of 0.9, not the usual 0.99, lets these settle within the few
+            # steps of this training.
             model.add(layers.BatchNormalization(momentum=0.9))
         model.add(layers.Activation(activation))
     model.add(layers.Dense(10, activation="softmax"))
+    # Here the momentum says that each step adds 0.9 of the step before.
     model.compile(
         optimizer=keras.optimizers.SGD(learning_rate=0.01, momentum=0.9),
         loss="sparse_categorical_crossentropy",
@@ -76,18 +78,18 @@ def build_model(start: str, norm: bool, hidden_layers: int, units: int) -> keras
 
 
 def variances(model: keras.Model, x: np.ndarray, y: np.ndarray) -> tuple[list, list]:
-    """Return the variance of each layer's activations, and of the loss's gradients by them."""
+    """Return the variances of each layer's activations, and of the loss's gradients by these."""
     signal = tf.constant(x)  # (rows, 784)
     activations = []
     with tf.GradientTape() as tape:
         for layer in model.layers:
-            signal = layer(signal, training=True)
+            signal = layer(signal, training=True)  # normalization takes mean and variance of x
             if isinstance(layer, layers.Activation):
                 activations.append(signal)  # (rows, units)
         losses = keras.losses.sparse_categorical_crossentropy(y, signal)  # (rows,)
         loss = tf.reduce_mean(losses)
     gradients = tape.gradient(loss, activations)  # one for each activation, of the same shape
-    # float64, because the squares of the smallest gradients are 0 in float32.
+    # float64, so that squares of tiny gradients do not become 0, however many layers there are.
     forward = [np.var(np.asarray(each, dtype="float64")) for each in activations]
     backward = [np.var(np.asarray(each, dtype="float64")) for each in gradients]
     return forward, backward
@@ -101,7 +103,7 @@ def main(run: Run, *, hidden_layers: int = 10, units: int = 100, epochs: int = 3
         units: Width of each of them.
         epochs: Passes over the training rows.
     """
-    # 1. Data. The formulas hold for inputs of mean 0 and variance 1, so the images are scaled.
+    # 1. Data. The images are scaled to mean 0 and variance 1, so that signals begin at size 1.
     (images, labels), (test_images, y_test) = run.data.fashion_mnist()
     x = images[:10_000].reshape(-1, 784).astype("float32")  # (10000, 784)
     y = labels[:10_000]
@@ -112,11 +114,11 @@ def main(run: Run, *, hidden_layers: int = 10, units: int = 100, epochs: int = 3
     x = (x - mean) / deviation
     x_test = (x_test - mean) / deviation
 
-    # 2. Baselines: always the most frequent class, and a linear model, whose alpha keeps its
-    # weights small. (run.score prints a score, beside the range in which it is expected, if it has
-    # one.)
+    # 2. Baselines: always the most frequent class, and a linear model. (run.score prints a score,
+    # beside the range in which it is expected, if it has one.)
     frequent = np.bincount(y[rows]).argmax()
     run.score(baseline_accuracy=np.mean(y_test == frequent))
+    # A large alpha keeps the weights small.
     linear = RidgeClassifier(alpha=1000).fit(x[rows], y[rows])
     run.score(linear_accuracy=linear.score(x_test, y_test))
 
@@ -124,8 +126,10 @@ def main(run: Run, *, hidden_layers: int = 10, units: int = 100, epochs: int = 3
     models = {}
     signals = {}
     for start in STARTS:
-        models[start] = build_model(start, False, hidden_layers, units)
-        models[start + "_norm"] = build_model(start, True, hidden_layers, units)
+        models[start] = build_model(start, norm=False, hidden_layers=hidden_layers, units=units)
+        models[f"{start}_norm"] = build_model(
+            start, norm=True, hidden_layers=hidden_layers, units=units
+        )
     for name, model in models.items():
         signals[name] = variances(model, x[:500], y[:500])
     run.figure("variances.png", draw_variances(signals))

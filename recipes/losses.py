@@ -38,7 +38,7 @@ QUANTITIES = {
     "root_mean_squared_error": lambda y, p: np.sqrt(np.mean((y - p) ** 2)),
     "mae": lambda y, p: np.mean(abs(y - p)),  # mean absolute error
     "mape": lambda y, p: 100 * np.mean(abs((y - p) / y)),  # the same in percent of the target
-    "msle": lambda y, p: np.mean(np.log((1 + y) / (1 + p)) ** 2),  # of logarithms: counts ratios
+    "msle": lambda y, p: np.mean(np.log((1 + y) / (1 + p)) ** 2),  # of log(1 + y)
     # A square for errors below 1, a straight line for larger ones, which therefore count less.
     "huber": lambda y, p: np.mean(np.where(abs(y - p) < 1, (y - p) ** 2 / 2, abs(y - p) - 1 / 2)),
 }
@@ -60,7 +60,7 @@ ONE_HOT = {
     "categorical_accuracy": lambda y, p: np.mean((y * p).sum(axis=1) == p.max(axis=1)),
     # Is the true class among the five that have the highest probabilities?
     "top_k_categorical_accuracy": lambda y, p: np.mean((y * p).sum(axis=1) >= np.sort(p)[:, -5]),
-    # The true class against the best of the others, (1 - y) * p.
+    # The true class should be ahead of all others by 1. (1 - y) * p are those of the others.
     "categorical_hinge": lambda y, p: np.mean(
         np.maximum(1 - (y * p).sum(axis=1) + ((1 - y) * p).max(axis=1), 0)
     ),
@@ -77,11 +77,14 @@ INTEGERS = {
 
 
 def compare(formulas: dict, y: np.ndarray, p: np.ndarray) -> float:
-    """Print what each formula and Keras give; return the largest difference, by their size."""
+    """Print what each formula and Keras give, and return the largest difference.
+
+    Where the values are above 1, it is the difference divided by the value.
+    """
     largest = 0.0
     for name, formula in formulas.items():
         ours = formula(y, p)
-        # Keras knows nearly every loss as a metric, too, but Huber's only as a loss.
+        # Keras knows each of these names as a metric, too, but Huber's only as a loss.
         measure = keras.losses.huber if name == "huber" else keras.metrics.get(name)
         # The metrics return the mean over the rows, Huber's loss a value for each row.
         theirs = np.mean(measure(y, p.astype("float32")))
@@ -103,7 +106,8 @@ def ctc(label: list[int], p: np.ndarray) -> tuple[list[tuple[int, ...]], float]:
         merged = [symbol for symbol, _ in itertools.groupby(path)]  # (1, 1, 0, 2) becomes [1, 0, 2]
         if [symbol for symbol in merged if symbol != 0] == label:
             alignments.append(path)
-            probability += np.prod(p[np.arange(steps), path])  # of this symbol at each step
+            # The probability of a path is the product of those of its symbols, one a step.
+            probability += np.prod(p[np.arange(steps), path])
     return alignments, -np.log(probability)
 
 
@@ -113,10 +117,10 @@ def main(run: Run, *, wrong_prices: int = 20) -> None:
     Args:
         wrong_prices: Prices that get a zero too many.
     """
-    # 1. Quantities. Which output layer and loss does such a target want? And does each formula give
-    # what Keras gives? Random targets and predictions will do. (The prices wait for step 6.) The
-    # head of a network is its end: toolkit.head looks at targets, and names the output layer, the
-    # loss and the metric that they want.
+    # 1. Quantities. Does each formula give what Keras gives? Random targets and predictions will do
+    # to see it. (The prices wait for step 6.)
+    # The head of a network is its end. toolkit.head looks at the targets, and names the output
+    # layer, the loss and the metric that go with them.
     data = run.data.boston_housing()
     random = np.random.default_rng(run.seed)
     y, p = random.uniform(low=1, high=9, size=(2, 500, 1))  # y and p: (500, 1)
@@ -146,11 +150,13 @@ def main(run: Run, *, wrong_prices: int = 20) -> None:
     differences.append(compare(SIGNS, y, p))
 
     # 5. CTC. In speech there are, say, 4 moments of sound and only 2 letters, and nobody says which
-    # moment stands for which letter. The loss adds up every way in which they may spell the word.
+    # moment stands for which letter. The loss is -log of the probability of all the ways together
+    # in which the moments may spell the word.
     # Logits are scores that softmax turns into probabilities. Keras's loss takes logits, and does
     # that itself; our formula takes the probabilities.
     logits = random.normal(size=(4, 3)).astype("float32")  # 4 steps; a blank, "a" and "b"
     alignments, ours = ctc([1, 2], np.array(keras.ops.softmax(logits)))
+    # Keras wants a batch, here of one word: labels (1, 2) and logits (1, 4, 3).
     theirs = float(keras.losses.CTC()(np.array([[1, 2]]), logits[np.newaxis]))
     differences.append(abs(ours - theirs))
     letters = np.array(["-", "a", "b"])  # the blank is written as a dash

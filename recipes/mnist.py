@@ -36,7 +36,7 @@ def build_model(units: int, one_hot: bool) -> keras.Model:
     model = keras.Sequential(
         [
             keras.Input(shape=(28, 28)),
-            # Gray values come as bytes, 0 to 255. A network learns best from numbers near 1.
+            # Gray values come as bytes, 0 to 255. A network learns best from small numbers.
             layers.Rescaling(scale=1 / 255),
             layers.Flatten(),  # (28, 28) becomes (784,)
             layers.Dense(units, activation="relu"),
@@ -80,6 +80,7 @@ def main(
     """
     # 1. Data. An image is a square of gray values, its label an integer.
     data = run.data.mnist() if dataset == "mnist" else run.data.fashion_mnist()
+    # (data.source, in the titles of the figures, is "real" or, without the files, "sample".)
     (x, y), (x_test, y_test) = data  # x: (60000, 28, 28), uint8; y: (60000,), 0 to 9
     names = data.class_names
     image = x[0]  # (28, 28)
@@ -88,21 +89,21 @@ def main(
     targets = encode_labels(y, one_hot)
     test_targets = encode_labels(y_test, one_hot)
 
-    # 2. Baselines: always the most frequent class, and a linear model on 5,000 of the images, more
-    # of which would help it little. Its C keeps the weights small, its tol ends the search early.
-    # (run.score prints a score, beside the range in which it is expected.)
+    # 2. Baselines: always the most frequent class, and a linear model on 5,000 of the images. (All
+    # 60,000 would help it little.) run.score prints a score, beside the range in which it is
+    # expected.
     most_frequent = np.bincount(y).argmax()
     run.score(baseline_accuracy=np.mean(y_test == most_frequent))
     pixels = x[:5000].reshape(-1, 784) / 255  # (5000, 784)
+    # A small C keeps the weights small, and a large tol ends the search for them early.
     linear = LogisticRegression(C=0.1, tol=1e-3).fit(pixels, y[:5000])
     run.score(linear_accuracy=linear.score(x_test.reshape(-1, 784) / 255, y_test))
 
     # 3. Training, on five sixths of the images. The rest are for validation: after each epoch they
     # are scored, but no weight learns from them. (validation_split takes the last rows.)
     model = build_model(units, one_hot)
-    # toolkit.fit is model.fit with the same arguments, only faster: one call of TensorFlow takes
-    # many steps, where model.fit makes a call for each batch. A checkpoint lets a run that was
-    # interrupted go on (--resume).
+    # toolkit.fit takes the arguments of model.fit and does the same, only faster: one call of
+    # TensorFlow takes many steps, where model.fit makes a call for each batch.
     history = toolkit.fit(
         model,
         x,
@@ -111,7 +112,7 @@ def main(
         epochs=epochs,
         batch_size=batch_size,
         callbacks=[run.log()],  # writes each epoch's scores into history.csv
-        checkpoint=run.keep(),
+        checkpoint=run.keep(),  # the toolkit's own: a run that is interrupted can go on (--resume)
     )
     best_epochs = int(np.argmax(history.history["val_accuracy"])) + 1  # index 0 is epoch 1
     axes = toolkit.plot_history(history, "accuracy")
@@ -128,13 +129,14 @@ def main(
         targets,
         epochs=best_epochs,
         batch_size=batch_size,
-        checkpoint=run.keep("all"),  # a name beside the first training's, for --resume
+        checkpoint=run.keep("all"),  # under another name than that of the first training
     )
     scores = model.evaluate(x_test, test_targets, verbose=0, return_dict=True)
     run.score(test_accuracy=scores["accuracy"])
     toolkit.save(model, run.path("model.keras"))
 
-    # 5. Use it. The guess is the class with the highest of the ten probabilities.
+    # 5. Use it. The guess is the class with the highest of the ten probabilities. Large batches are
+    # quicker here, and change nothing.
     probabilities = model.predict(x_test, batch_size=1024, verbose=0)  # (10000, 10)
     guesses = probabilities.argmax(axis=1)  # (10000,)
     highest = probabilities[0].max()

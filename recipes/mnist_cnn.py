@@ -30,13 +30,15 @@ QUICK = {"epochs": 1}
 
 
 def add_maps(model: keras.Sequential, conv: layers.Conv2D, batch_normalization: bool) -> None:
-    """Add a convolution, which lays its filters on every place of the image, and a relu."""
-    # A filter is a small image of weights. Its map is large where the image looks like it, so a
-    # stroke is found wherever it stands, by the same few weights.
+    """Add a convolution, which lays its filters all over the image, and a relu."""
+    # A filter is a small image of weights. Laid on each place in turn, it gives a new image, its
+    # map: large where the old image looks like the filter. So the same few weights find a stroke
+    # wherever it stands.
     model.add(conv)
     if batch_normalization:
-        # Each map gets mean 0 and deviation 1 over the batch, and then a shift of its own: this is
-        # why the convolution needs no bias.
+        # In training each map gets mean 0 and deviation 1 over the batch, and then a scale and a
+        # shift that are learned. The shift is why the convolution needs no bias. In prediction,
+        # running means from training take the place of those of the batch.
         model.add(layers.BatchNormalization())
     model.add(layers.Activation("relu", name=f"{conv.name}_maps"))
 
@@ -50,8 +52,8 @@ def build_model(batch_normalization: bool, dropout: float) -> keras.Model:
     first = layers.Conv2D(filters=16, kernel_size=5, strides=2, use_bias=bias, name="first")
     add_maps(model, first, batch_normalization)  # (batch, 12, 12, 16)
 
-    # The image is by then one of 16 maps, as a color image is one of 3 channels: a filter sees all
-    # of them, and has 3 x 3 x 16 weights.
+    # What comes in now has 16 maps, as a color image has 3 channels. A filter looks at all of them,
+    # and has 3 x 3 x 16 weights.
     second = layers.Conv2D(filters=32, kernel_size=3, use_bias=bias, name="second")
     add_maps(model, second, batch_normalization)  # (batch, 10, 10, 32)
     model.add(layers.MaxPooling2D(pool_size=2))  # the largest of four neighbors: (batch, 5, 5, 32)
@@ -60,8 +62,8 @@ def build_model(batch_normalization: bool, dropout: float) -> keras.Model:
     add_maps(model, third, batch_normalization)  # (batch, 3, 3, 64)
 
     model.add(layers.Flatten())  # (batch, 576)
-    # In training a part of the inputs is set to 0, at random, so that no weight relies on a single
-    # one of them.
+    # In training a part of the inputs is set to 0, at random, so that the layer learns to rely on
+    # no single one of them.
     model.add(layers.Dropout(rate=dropout))
     model.add(layers.Dense(units=10, activation="softmax"))  # (batch, 10)
     return model
@@ -94,11 +96,11 @@ def main(
     x = flat.reshape(-1, 28, 28, 1)  # a convolution wants height, width and channels
     x_test = test_flat.reshape(-1, 28, 28, 1)
 
-    # 2. Baselines: always the most frequent class, and a linear model on 5,000 of the images. Its C
-    #    keeps the weights small, its tol ends the search early. (run.score prints a score, beside
-    #    the range in which it is expected, if it has one.)
+    # 2. Baselines: always the most frequent class, and a linear model on 5,000 of the images.
+    #    (run.score prints a score, beside the range in which it is expected, if it has one.)
     frequent = np.bincount(y).argmax()
     run.score(baseline_accuracy=np.mean(y_test == frequent))
+    # A small C keeps the weights small, and a large tol ends the search for them early.
     linear = LogisticRegression(C=0.1, tol=1e-3).fit(flat[:5000] / 255, y[:5000])
     run.score(linear_accuracy=linear.score(test_flat / 255, y_test))
 
@@ -107,8 +109,8 @@ def main(
     model = build_model(batch_normalization, dropout)
     model.summary()
     batch_size = 128
-    training_rows = len(x) * 5 // 6
-    steps_per_epoch = training_rows // batch_size + 1
+    training_rows = len(x) * 5 // 6  # the last sixth is for validation: see step 4
+    steps_per_epoch = training_rows // batch_size + 1  # the last batch is smaller
     learning_rate = keras.optimizers.schedules.CosineDecay(
         initial_learning_rate=0.003,
         decay_steps=epochs * steps_per_epoch,
@@ -119,9 +121,9 @@ def main(
         metrics=["accuracy"],
     )
 
-    # 4. Train, and watch the last sixth of the rows. toolkit.fit is model.fit with the same
-    #    arguments, only faster: one call of TensorFlow takes many steps, where model.fit makes a
-    #    call for each batch.
+    # 4. Train. The last sixth of the rows are for validation: after each epoch they are scored, but
+    #    no weight learns from them. toolkit.fit takes the arguments of model.fit and does the same,
+    #    only faster: one call of TensorFlow takes many steps, where model.fit makes a call a batch.
     history = toolkit.fit(
         model,
         x,
@@ -149,7 +151,7 @@ def draw_filters(model: keras.Model, image: np.ndarray) -> Figure:
     # A second model of the same layers, which ends at the maps of the first convolution.
     look = keras.Model(inputs=model.inputs, outputs=model.get_layer("first_maps").output)
     maps = look.predict(image[np.newaxis], verbose=0)[0]  # (12, 12, 16)
-    kernels = model.get_layer("first").get_weights()[0][:, :, 0]  # (5, 5, 16)
+    kernels = model.get_layer("first").get_weights()[0][:, :, 0]  # (5, 5, 1, 16) becomes (5, 5, 16)
     largest = abs(kernels).max()
     figure = Figure(figsize=(6.4, 2.6), layout="constrained")
     figure.suptitle("MNIST: filters (red wants light, blue dark) and where they fire (black)")

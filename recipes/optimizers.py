@@ -25,13 +25,14 @@ EXPECTED = {"test_accuracy": (0.89, 0.94)}
 # A short run to check that everything works; its scores mean nothing.
 QUICK = {"round_epochs": 1}
 RATES = [0.0001, 0.001, 0.01, 0.1, 1.0]
-# For each optimizer a function that makes it, with a learning rate, and a good rate for the valley.
+# For each optimizer: a function that makes it from a learning rate, and a good rate for the valley.
 OPTIMIZERS = {
     # A step against the gradient, of rate * gradient.
     "SGD": (lambda rate: optimizers.SGD(learning_rate=rate), 0.035),
     # To that step it adds 0.9 of the step before, as a ball rolls on.
     "momentum": (lambda rate: optimizers.SGD(learning_rate=rate, momentum=0.9), 0.01),
-    # The same, with the gradient from a point ahead, to which the momentum alone would lead.
+    # The same, with the gradient from a point ahead, to which the momentum alone would lead. (Keras
+    # keeps that point in place of the weights: the gradient at the weights is the one ahead.)
     "Nesterov": (
         lambda rate: optimizers.SGD(learning_rate=rate, momentum=0.9, nesterov=True),
         0.01,
@@ -89,24 +90,25 @@ def build_grid() -> list[keras.Model]:
 
 
 def main(run: Run, *, epochs: int = 1, round_epochs: int = 2) -> None:
-    """Draw the paths, search the learning rates, and train on with the best until it stops to pay.
+    """Draw the paths, search the learning rates, and train on with the best for as long as it pays.
 
     Args:
         epochs: Passes over the training rows at each point of the grid.
         round_epochs: Passes before each look at the validation loss, which decides to go on or not.
     """
-    # 1. Data: few images, so that 30 nets are soon trained. The test rows wait until step 6.
+    # 1. Data: few images, so that 30 nets are soon trained. The test rows score the baselines and,
+    #    in step 6, the last model. Until then no choice looks at them.
     (images, labels), (test_images, y_test) = run.data.mnist()
     x = images[:8000].reshape(-1, 784).astype("float32") / 255  # (8000, 784)
     y = labels[:8000]
     x_test = test_images.reshape(-1, 784).astype("float32") / 255  # (10000, 784)
-    rows, watched = np.split(np.arange(len(x)), [len(x) * 5 // 8])  # 5000 to train on, 3000 not
+    rows, watched = np.split(np.arange(len(x)), [len(x) * 5 // 8])  # 5,000 and 3,000
 
-    # 2. Baselines: always the most frequent class, and a linear model, whose alpha keeps its
-    #    weights small. (run.score prints a score, beside the range in which it is expected, if it
-    #    has one.)
+    # 2. Baselines: always the most frequent class, and a linear model. (run.score prints a score,
+    #    beside the range in which it is expected, if it has one.)
     frequent = np.bincount(y[rows]).argmax()
     run.score(baseline_accuracy=np.mean(y_test == frequent))
+    # A large alpha keeps the weights small.
     linear = RidgeClassifier(alpha=100).fit(x[rows], y[rows])
     run.score(linear_accuracy=linear.score(x_test, y_test))
 
@@ -122,12 +124,12 @@ def main(run: Run, *, epochs: int = 1, round_epochs: int = 2) -> None:
         models,
         x,
         y,
-        splits=[(rows, watched)] * len(models),
+        splits=[(rows, watched)] * len(models),  # for each net: rows to train on, and to validate
         epochs=epochs,
         verbose=0,
     )
     losses = np.array([history.history["val_loss"][-1] for history in histories])  # (30,)
-    table = losses.reshape(len(OPTIMIZERS), len(RATES))
+    table = losses.reshape(len(OPTIMIZERS), len(RATES))  # (6, 5)
     print_losses(table)
     run.figure("rates.png", draw_rates(table, epochs))
 
@@ -140,7 +142,7 @@ def main(run: Run, *, epochs: int = 1, round_epochs: int = 2) -> None:
     loss = losses.min()
     lowest = np.inf
     done = epochs
-    log = keras.callbacks.CSVLogger(run.path("history.csv"), append=True)
+    log = keras.callbacks.CSVLogger(run.path("history.csv"), append=True)  # all rounds in one file
     while loss < lowest:
         lowest = loss
         best_weights = model.get_weights()

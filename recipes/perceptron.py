@@ -1,8 +1,7 @@
 """One unit learns AND and OR and cannot learn XOR; two layers of units can.
 
 Teaches   The perceptron's learning rule; its decision boundary, a straight line; two layers by
-          hand; why no gradient trains a step function, and what sigmoid and relu change in its
-          place.
+          hand; why no gradient trains a step function, and why a sigmoid or a relu can be trained.
 Data      Points made here, a cloud at each corner of a square: 200 to train on, 200 to validate,
           200 to test.
 Source    Géron, Hands-On Machine Learning, chapter 10; Minsky and Papert, Perceptrons, 1969.
@@ -52,7 +51,8 @@ def train_perceptron(x: np.ndarray, y: np.ndarray, epochs: int) -> np.ndarray:
         mistakes = 0
         for point, target in zip(x, y, strict=True):
             error = int(target) - int(fires(point, weights))  # 0 for a right answer, else 1 or -1
-            # Adding the point raises its own weighted sum, subtracting it lowers it: toward target.
+            # To add the point to the weights raises its weighted sum, and to subtract it lowers
+            # that sum: each time toward the target.
             weights += LEARNING_RATE * error * np.append(point, 1)
             mistakes += abs(error)
     print(f"  Epoch {epoch}: {mistakes} mistakes, weights and bias {weights.round(2)}")
@@ -121,12 +121,13 @@ def main(run: Run, *, units: int = 8, epochs: int = 40, noise: float = 0.1) -> N
         weights = train_perceptron(x, y, epochs)
         accuracy = np.mean(fires(x_test, weights) == y_test)
         # The same as run.score(test_and=accuracy), and so on: it prints a score, beside the range
-        # in which it is expected.
+        # in which it is expected, if it has one.
         run.score(**{f"test_{question.lower()}": accuracy})
         answers[f"{question}, one unit"] = fires(plane, weights)
 
-    # 3. Baselines for XOR: always the more frequent answer, and a linear model, which has no more
-    # than a line either. Two layers set by hand are right: two lines, and a third unit joins them.
+    # 3. Baselines for XOR: always the same answer, right for half of the points, and a linear
+    # model, which has only a line, too. Two layers of units can do it, with weights set by hand:
+    # two units have a line each, and a third one joins their answers.
     y, y_val, y_test = np.split(questions["XOR"], 3)
     run.score(baseline_accuracy=np.mean(y_test == (y.mean() > 0.5)))
     linear = LogisticRegression().fit(x, y)
@@ -137,11 +138,12 @@ def main(run: Run, *, units: int = 8, epochs: int = 40, noise: float = 0.1) -> N
     # 4. Two layers, trained by gradients. How far does training move the weights of the hidden
     # layer? With steps not at all: a small change of a weight changes no unit's answer, so the
     # gradient is 0. A sigmoid is a step made smooth, and relu, max(z, 0), has slope 1 above 0: both
-    # learn. (Keras calls the weights of a layer, without its biases, the kernel.)
+    # learn.
     print(f"Training two layers for {epochs} epochs, with step, sigmoid and relu ...")
     for name, activation in {"step": step, "sigmoid": "sigmoid", "relu": "relu"}.items():
         model = build_model(units, activation)
-        first_kernel = model.get_weights()[0]  # (2, 8), before training
+        # Keras calls the weights of a layer, without its biases, the kernel.
+        first_kernel = model.get_weights()[0]  # (2, units), before training
         # toolkit.fit is model.fit with the same arguments, only faster: one call of TensorFlow
         # takes many steps, where model.fit makes a call for each batch.
         toolkit.fit(
@@ -156,7 +158,7 @@ def main(run: Run, *, units: int = 8, epochs: int = 40, noise: float = 0.1) -> N
         )
         moved = np.abs(model.get_weights()[0] - first_kernel).max()
         run.score(**{f"{name}_kernel_moved": moved})
-        if name != "step":  # whose hidden layer still has its first, random weights
+        if name != "step":  # its hidden layer still has its first, random weights: no picture
             probability = model.predict(plane, batch_size=1000, verbose=0)[:, 0]  # (40000,)
             answers[f"XOR, {name}"] = probability > 0.5
 

@@ -49,13 +49,14 @@ def build_model(
         # Keras calls the matrix of weights a kernel. The activation is a layer of its own, so that
         # batch normalization can stand before it.
         model.add(layers.Dense(units, kernel_regularizer=weights, bias_regularizer=biases))
-        if norm:
+        if norm:  # each unit gets mean 0 and deviation 1 over a batch: see build_models
             model.add(layers.BatchNormalization())
         model.add(layers.Activation("relu", activity_regularizer=activity))
         # In training only, dropout sets a share `rate` of the activations to 0 at random, and
-        # multiplies the others by 1 / (1 - rate), so that their sum stays about as large. The seed
-        # makes that repeatable. Activations have the shape (rows, units), and noise_shape is that
-        # of the random choices: with (None, 1), one choice for each row keeps or drops all of it.
+        # multiplies the others by 1 / (1 - rate), so that their sum stays about as large.
+        # Activations have the shape (rows, units). With noise_shape=None each of them is dropped or
+        # kept by a choice of its own. With (None, 1) there is one choice for each row.
+        # A seed makes the choices repeatable. It is another one in each layer.
         model.add(layers.Dropout(rate=rate, noise_shape=noise_shape, seed=layer))
     # The sigmoid gives the probability that a review is positive.
     model.add(layers.Dense(units=1, activation="sigmoid"))
@@ -68,9 +69,9 @@ def build_model(
 
 def build_models(units: int, penalty: float, rate: float) -> dict[str, keras.Model]:
     """The network without a cure, and with each of nine."""
-    # A penalty is added to the loss, so training makes it small, too. L1 is a sum of absolute
-    # values times a small number, L2 a sum of squares times a small number: of a layer's weights,
-    # of its biases, or of its activations (of these, the mean over the rows of a batch).
+    # A penalty is added to the loss, so training makes it small, too. L1 is a small number times
+    # the sum of absolute values, L2 a small number times the sum of squares. The values may be a
+    # layer's weights, its biases, or its activations (then the mean over the rows of a batch).
     # So a weight stays large only where it lowers the loss by more than its penalty. A weight that
     # serves many reviews does. One that knows a single review by heart does not.
     l1 = regularizers.L1(penalty / 10)
@@ -84,8 +85,10 @@ def build_models(units: int, penalty: float, rate: float) -> dict[str, keras.Mod
         # The first layer has 5,000 weights a unit: enough to learn reviews by heart. A unit has one
         # bias, which shifts it by the same amount for all reviews: a penalty on it does little.
         "L2 of biases": build_model(units, biases=l2),
+        # Small activations: a unit answers strongly only where that lowers the loss by more.
         "activity": build_model(units, activity=l2),
         "dropout": build_model(units, rate=rate),
+        # To compare with: whole rows are dropped. The next layer then sees zeros for a review.
         "dropout of rows": build_model(units, rate=rate, noise_shape=(None, 1)),
         # Batch normalization shifts and scales what each unit gives for the reviews of a batch, to
         # mean 0 and deviation 1. So what a review gives depends on the others in its batch, which
@@ -106,7 +109,7 @@ def main(
 
     Args:
         units: Width of the two hidden layers; a quarter of it in the smaller net.
-        penalty: Weight in the loss of the sum of squares; a tenth for the sum of absolute values.
+        penalty: Factor of the sum of squares in the loss; that of absolute values gets a tenth.
         rate: Share of the activations that dropout sets to 0 in training.
         epochs: Passes over the training rows, enough of them to see overfitting.
     """
@@ -122,32 +125,33 @@ def main(
     x_test = toolkit.multi_hot(test_reviews, NUM_WORDS, sparse=True)  # (25000, 5000)
     y_test = test_labels.reshape(-1, 1)
 
-    # 2. Baselines: always the more frequent answer, and a linear model with an L2 penalty. (The
-    #    smaller its C, the stronger the penalty. run.score prints a score, beside the range in
-    #    which it is expected, if it has one.)
+    # 2. Baselines: always the more frequent answer, and a linear model with an L2 penalty.
+    #    (run.score prints a score, beside the range in which it is expected, if it has one.)
     frequent = np.bincount(y[:, 0]).argmax()
     run.score(baseline_accuracy=np.mean(y_test == frequent))
+    # The smaller C is, the stronger is the penalty.
     linear = LogisticRegression(C=0.01).fit(x.astype("float32"), y[:, 0])
     run.score(linear_accuracy=linear.score(x_test, y_test[:, 0]))
 
     # 3. Train them all. Overfitting: the loss of the training rows falls to the end, while that of
     #    the validation rows, from which no weight learns, turns and rises. In cures.png, look where
     #    the two curves part. With a cure, the validation curve stays low to the end.
-    #    Early stopping is no part of a model, but a callback, which is called after each epoch: it
-    #    ends the training after 3 epochs without a lower validation loss, and puts the weights of
-    #    the best epoch back. (toolkit.fit is model.fit with the same arguments, only faster: one
-    #    call of TensorFlow takes many steps, where model.fit makes a call for each batch.)
     models = build_models(units, penalty, rate)
     curves = {}
     for name, model in models.items():
         callbacks = [run.log(f"{name.replace(' ', '_')}.csv")]  # each epoch's scores, in a file
         if name == "early stopping":
+            # This is no part of a model, but a callback, which is called after each epoch. It ends
+            # the training after 3 epochs without a lower validation loss, and puts the weights of
+            # the best epoch back.
             stop = keras.callbacks.EarlyStopping(
                 monitor="val_binary_crossentropy",
                 patience=3,
                 restore_best_weights=True,
             )
             callbacks.append(stop)
+        # toolkit.fit takes the arguments of model.fit and does the same, only faster: one call of
+        # TensorFlow takes many steps, where model.fit makes a call for each batch.
         history = toolkit.fit(
             model,
             x,

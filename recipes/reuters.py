@@ -78,8 +78,8 @@ def main(
     # 1. Data. A newswire is a list of word numbers, its label the number of its topic.
     data = run.data.reuters(num_words=NUM_WORDS)
     (news, y), (test_news, y_test) = data  # 8,982 lists of different lengths, and y: (8982,)
-    words = toolkit.decode(news[0], data.word_index)
-    print(f'A newswire, topic "{data.class_names[y[0]]}": {words[:150]} ...')
+    text = toolkit.decode(news[0], data.word_index)  # one string, as long as the newswire
+    print(f'A newswire, topic "{data.class_names[y[0]]}": {text[:150]} ...')
     training_news = {tuple(sequence) for sequence in news}
     repeated = [tuple(sequence) in training_news for sequence in test_news]
     print(f"{np.mean(repeated):.1%} of the test newswires also stand in the training set.")
@@ -92,21 +92,21 @@ def main(
     test_targets = encode_labels(y_test, one_hot)
 
     # 3. Baselines: always the largest topic, a random guess, and a linear model on the same
-    # vectors, whose alpha keeps the weights of rare words small, and whose tol ends the search
-    # early. The random guess has each topic as often as it occurs, because it is the truth,
-    # shuffled. (run.score prints a score, beside the range in which it is expected.)
+    # vectors. The random guess has each topic as often as it occurs, because it is the truth,
+    # shuffled. run.score prints a score, beside the range in which it is expected, if it has one.
     run.score(baseline_accuracy=np.mean(y_test == np.bincount(y).argmax()))
     shuffled = np.random.default_rng(run.seed).permutation(y_test)
     run.score(baseline_random_accuracy=np.mean(y_test == shuffled))
+    # A large alpha keeps the weights small, and a large tol ends the search for them early. (As
+    # float32, because scikit-learn would make float64 of whole numbers, twice as large.)
     linear = RidgeClassifier(alpha=100, tol=0.01).fit(x.astype("float32"), y)
     run.score(linear_accuracy=linear.score(x_test, y_test))
 
     # 4. Training, on eight ninths of the newswires. The rest are for validation: after each epoch
     # they are scored, but no weight learns from them. (validation_split takes the last rows.)
     model = build_model(units, one_hot)
-    # toolkit.fit is model.fit with the same arguments, only faster: one call of TensorFlow takes
-    # many steps, where model.fit makes a call for each batch. A checkpoint lets a run that was
-    # interrupted go on (--resume).
+    # toolkit.fit takes the arguments of model.fit and does the same, only faster: one call of
+    # TensorFlow takes many steps, where model.fit makes a call for each batch.
     history = toolkit.fit(
         model,
         x,
@@ -115,8 +115,9 @@ def main(
         epochs=epochs,
         batch_size=batch_size,
         callbacks=[run.log()],  # writes each epoch's scores into history.csv
-        checkpoint=run.keep(),
+        checkpoint=run.keep(),  # the toolkit's own: a run that is interrupted can go on (--resume)
     )
+    # The loss chooses, not the accuracy: it also counts how sure the model was, so it jumps less.
     best_epochs = int(np.argmin(history.history["val_loss"])) + 1  # index 0 is epoch 1
     print(f"The validation loss is lowest after epoch {best_epochs}.")
     axes = toolkit.plot_history(history, "accuracy")
@@ -133,7 +134,7 @@ def main(
         targets,
         epochs=best_epochs,
         batch_size=batch_size,
-        checkpoint=run.keep("all"),  # a name beside the first training's, for --resume
+        checkpoint=run.keep("all"),  # under another name than that of the first training
     )
     scores = model.evaluate(x_test, test_targets, verbose=0, return_dict=True)
     run.score(test_accuracy=scores["accuracy"])
@@ -142,8 +143,8 @@ def main(
     # 6. Use it. The guess is the topic with the highest of the 46 probabilities.
     probabilities = model.predict(x_test, batch_size=batch_size, verbose=0)  # (2246, 46)
     guesses = probabilities.argmax(axis=1)  # (2246,)
-    words = toolkit.decode(test_news[0], data.word_index)
-    print(f'"{data.class_names[guesses[0]]}", it says of this newswire: {words[:100]} ...')
+    text = toolkit.decode(test_news[0], data.word_index)
+    print(f'"{data.class_names[guesses[0]]}", it says of this newswire: {text[:100]} ...')
     print(f"It gives that topic a probability of {probabilities[0].max():.2f}.")
 
     # 7. A report for each topic. One accuracy hides that some topics are known far better than
@@ -161,14 +162,15 @@ def main(
         )
     )
 
-    # 8. What it takes for what. Each row of the figure holds the newswires of one true topic.
+    # 8. The mistakes: which topic is taken for which? In the figure a row is a true topic, and a
+    # column is a guess. It counts the newswires whose topic and guess are both among the ten.
     axes = draw_confusion(y_test, guesses, ten_largest, names)
     axes.set_title(f"{data.name} ({data.source} data): the ten largest topics")
     run.figure("confusion.png", axes)
 
 
 def draw_confusion(y, guesses, labels: np.ndarray, names: list[str]) -> Axes:
-    """Draw how often each of some labels was taken for each of them."""
+    """Draw a table: how often was each true label given each guess, of those in `labels`?"""
     axes = Figure(figsize=(6.4, 6.0), layout="constrained").subplots()
     ConfusionMatrixDisplay.from_predictions(
         y_true=y,

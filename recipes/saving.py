@@ -2,7 +2,7 @@
 
 Teaches   A `.keras` file holds architecture, weights, compile settings and optimizer state, so that
           training goes on where it stopped; weights or architecture alone; custom objects; serving.
-          An old .h5 file or SavedModel: load it with the Keras that wrote it, save it as .keras.
+          (What an older Keras saved, as .h5 or SavedModel, is best loaded with that Keras.)
 Data      Boston housing: 404 + 102 rows, 13 features, prices in thousands of dollars.
 Source    Chollet, Deep Learning with Python (edition 2), chapter 7.
 Takes     23 s
@@ -30,7 +30,8 @@ QUICK = {"epochs": 3}
 
 
 # A file holds the name of a function of our own, not its code. Registered under that name, it is
-# found again by whoever loads the file and has imported this module.
+# found again by whoever loads the file and has imported this module. (The package is put before
+# the name, so that another project can have a softsign of its own.)
 @keras.saving.register_keras_serializable(package="recipes")
 def softsign(x):
     """An activation: from -1 to 1 like tanh, but more gently."""
@@ -85,23 +86,24 @@ def train(model: keras.Model, x: np.ndarray, y: np.ndarray, epochs: int, log, ch
         loss="mse",
         metrics=["mae"],
     )
-    # With patience=epochs it never stops early, and only puts the weights of the best epoch back.
+    # With patience=epochs this never stops the training, and only puts the weights of the best
+    # epoch back.
     best_weights = keras.callbacks.EarlyStopping(
         monitor="val_mae",
         patience=epochs,
         restore_best_weights=True,
     )
-    # toolkit.fit is model.fit with the same arguments, only faster: one call of TensorFlow takes
-    # many steps, where model.fit makes a call for each batch. The checkpoint is the toolkit's own,
-    # and not what this lesson means by saving.
-    # It lets a run that was interrupted go on (--resume).
+    # toolkit.fit takes the arguments of model.fit and does the same, only faster: one call of
+    # TensorFlow takes many steps, where model.fit makes a call for each batch.
+    # Its checkpoint lets a run that was interrupted go on (--resume). It is not what this lesson
+    # means by saving.
     toolkit.fit(
         model,
         x,
         y,
         batch_size=16,
         epochs=epochs,
-        validation_split=0.2,
+        validation_split=0.2,  # the last fifth of the rows, which give val_mae
         callbacks=[log, best_weights],
         checkpoint=checkpoint,
         verbose=0,
@@ -135,7 +137,7 @@ def main(run: Run, *, epochs: int = 100) -> None:
     }
     paths = []
     for name, model in models.items():
-        model.build((None, features))
+        model.build((None, features))  # makes the weights; None: a batch may have any size
         print(f"Training the {name} model ...")
         train(model, x, y, epochs, log=run.log(f"{name}.csv"), checkpoint=run.keep(name))
         path = toolkit.save(model, run.path(f"{name}.keras"))
@@ -151,7 +153,7 @@ def main(run: Run, *, epochs: int = 100) -> None:
     # 5. A new process loads the files and predicts. It trains each model on for an epoch, too, and
     #    predicts once more: that is equal only if the state of the optimizer came along.
     print("Loading them in a new process ...")
-    theirs = run.predict_elsewhere(paths, x_test, train=(x, y))  # 6 x (102, 1)
+    theirs = run.predict_elsewhere(paths, x_test, train=(x, y))  # 3 before, 3 after: 6 x (102, 1)
     before = [each.predict(x_test, verbose=0) for each in models.values()]  # 3 x (102, 1)
     for each in models.values():
         each.fit(x, y, shuffle=False, verbose=0)
@@ -159,13 +161,14 @@ def main(run: Run, *, epochs: int = 100) -> None:
     run.score(loaded_difference=np.abs(np.subtract(theirs[:3], before)).max())
     run.score(trained_difference=np.abs(np.subtract(theirs[3:], after)).max())
 
-    # 6. The parts alone: the architecture as text, and the weights. The twin is not compiled.
+    # 6. The parts alone: architecture and compile settings as text, and the weights. What no part
+    #    holds is the state of the optimizer.
     twin = keras.models.model_from_json(model.to_json())
     model.save_weights(run.path("model.weights.h5"))
     twin.load_weights(run.path("model.weights.h5"))
 
-    # 7. For serving: the bare graph, which TensorFlow runs without Keras and without our code. It
-    #    cannot be trained on.
+    # 7. For serving: the bare graph and its weights, which TensorFlow runs without Keras and
+    #    without our code. It has no `fit`.
     model.export(run.path("serving"), verbose=False)
     serving = tf.saved_model.load(run.path("serving"))
     prediction = model.predict(x_test, verbose=0)

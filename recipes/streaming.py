@@ -1,9 +1,9 @@
 """Train on a stream of record files, which may be larger than the memory.
 
-Teaches   Records, written once by a TFDS builder, its own or ours (toolkit/records.py); map, cache,
-          shuffle buffer, multi-hot vectors batch by batch, prefetch; k-fold by slices of a split;
-          what it costs.
-Data      TFDS's mnist and imdb_reviews, from Keras's files; Reuters and Boston, which TFDS lacks.
+Teaches   Records, written once by a builder of TensorFlow Datasets (TFDS), or by one of ours; map,
+          cache, shuffle buffer, multi-hot vectors batch by batch, prefetch; k-fold by slices of a
+          split; what it costs.
+Data      Reuters, Boston housing, MNIST or IMDB, from the files that Keras loads, too.
 Source    Géron, Hands-On Machine Learning, chapter 13; Chollet, Deep Learning with Python, 3.5.
 Takes     60 s
 Try next  --dataset imdb; --buffer 1: what becomes of the score? --dataset mnist, and then in Python
@@ -30,8 +30,8 @@ from toolkit.run import Run, cli
 EXPECTED = {"test_accuracy": (0.77, 0.82), "memory_accuracy": (0.77, 0.82)}
 # A short run to check that everything works; its scores mean nothing.
 QUICK = {"epochs": 1}
-Records = tfds.core.DatasetBuilder
-NUM_WORDS = 10_000
+Records = tfds.core.DatasetBuilder  # a short name for the type of what reads record files
+NUM_WORDS = 10_000  # the most frequent words; every other word counts as unknown
 
 
 def stream(records: Records, split: str, read: Read, buffer: int = 1) -> tf.data.Dataset:
@@ -62,7 +62,9 @@ def build_model(shape: tuple[int, ...], head: toolkit.Head) -> keras.Model:
     """Two hidden layers on multi-hot vectors or numbers, and the output that the labels need."""
     model = keras.Sequential([keras.Input(shape=shape)])
     if shape != (NUM_WORDS,):
-        # Nobody has seen all rows of a stream: mean and deviation are learned as they pass.
+        # Images and numbers are scaled by mean and deviation, but nobody has seen all rows of a
+        # stream. So this takes those of each batch. For use after training it keeps running means
+        # of both: 0.9 of the old mean, and 0.1 of what the batch has.
         model.add(layers.BatchNormalization(momentum=0.9))
         model.add(layers.Flatten())
     model.add(layers.Dense(units=64, activation="relu"))
@@ -88,22 +90,23 @@ def main(
         epochs: Passes over the training rows, enough of them to see overfitting.
         buffer: Rows among which the shuffle draws the next one.
     """
-    # 1. Record files, with every word in them. The first run writes them, all others find them.
-    #    TFDS, TensorFlow Datasets, has a builder for each data set: it writes the files, and reads
-    #    them.
+    # 1. Record files. The first run writes them, all others find them. Texts are stored with all of
+    #    their words: which of them are rare is decided when they are read. A builder writes the
+    #    files, and reads them. TFDS has one for MNIST and one for IMDB; Reuters and Boston have one
+    #    of ours, in toolkit/records.py.
     data = load(run, dataset)
     folder = run.shared("records") / data.source
     print(f"Record files: {folder}")
     records = prepare(data, folder)
+    # A function that turns what is stored of a row into numbers. Rare words become 2, "unknown".
     read = reader(data, NUM_WORDS)
 
     # 2. What the model needs to know: the shape of a row, and the kind of the labels.
-    is_text = data.x_train.dtype == object
+    is_text = data.x_train.dtype == object  # texts are lists of different lengths
     shape = (NUM_WORDS,) if is_text else data.x_train.shape[1:]
     head = toolkit.head(data.y_train)  # output layer, loss and metric for such labels
 
-    # 3. Cross-validation: TFDS cuts a split into slices by percent. It is model.fit here, because
-    #    toolkit.fit wants all rows in memory.
+    # 3. Cross-validation chooses the number of epochs. TFDS cuts the rows into slices by percent.
     curves = []
     for fold in range(folds):
         low = 100 * fold // folds
@@ -120,7 +123,8 @@ def main(
             verbose=2,
         )
         curves.append(history.history)
-        # Without this the process would grow with each model. Keras then forgets its seed, too.
+        # Without this the process would grow with each model. It makes Keras forget its random
+        # seed, too, so that is set again.
         keras.utils.clear_session()
         keras.utils.set_random_seed(run.seed)
     title = f"{dataset}, streamed: cross-validation by slices"
@@ -139,8 +143,9 @@ def main(
     score(run, f"test_{head.metric}", scores[head.metric])
     toolkit.save(model, run.path("model.keras"))
 
-    # 5. The same in memory: all vectors at once, and toolkit.fit, which is model.fit with the same
-    #    arguments, only faster: one call of TensorFlow takes many steps, not one a batch.
+    # 5. The same in memory: all vectors at once. Here we can use toolkit.fit, which takes the
+    #    arguments of model.fit and does the same, only faster: one call of TensorFlow takes many
+    #    steps, where model.fit makes a call for each batch. It wants all rows in memory.
     model = build_model(shape, head)
     started = perf_counter()
     with PeakMemory() as held:

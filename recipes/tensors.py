@@ -34,7 +34,7 @@ def naive_relu(x: np.ndarray) -> np.ndarray:
 
 
 def numpy_relu(x: np.ndarray) -> np.ndarray:
-    """Do the same in one call."""
+    """Set each negative element to 0, in one call."""
     return np.maximum(x, 0)
 
 
@@ -48,11 +48,12 @@ def naive_add(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def naive_broadcast(y: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Repeat y until it has the shape that is wanted, as NumPy and Keras do in their sums."""
-    # Step 1: new axes of length 1 in front, until the ranks agree. (32, 10) becomes (1, 1, 32, 10).
+    """Repeat y until it has the wanted shape. NumPy and Keras give the same, but copy nothing."""
+    # Say y is (32, 10), and (64, 3, 32, 10) is wanted.
+    # Step 1: new axes of length 1 in front, until the ranks agree: y becomes (1, 1, 32, 10).
     new_axes = len(shape) - y.ndim
     y = y.reshape((1,) * new_axes + y.shape)
-    # Step 2: y repeats itself along each axis of length 1. That becomes (64, 3, 32, 10).
+    # Step 2: y is repeated along each axis of length 1: y becomes (64, 3, 32, 10).
     for axis, length in enumerate(shape):
         if y.shape[axis] == 1:
             y = np.repeat(y, length, axis=axis)
@@ -106,8 +107,8 @@ def main(run: Run, *, batch_size: int = 128) -> None:
     Args:
         batch_size: Images to calculate with.
     """
-    # 1. Tensors, which are arrays of numbers. The rank of one is the number of its axes, the shape
-    # the length of each axis, the dtype the kind of its numbers.
+    # 1. Tensors, which are arrays of numbers. The rank of a tensor is the number of its axes, the
+    # shape the length of each axis, the dtype the kind of its numbers.
     data = run.data.mnist()
     (x, y), _ = data
     print(f"A label: rank {y[0].ndim}, shape {y[0].shape}, {y[0].dtype}")
@@ -126,7 +127,7 @@ def main(run: Run, *, batch_size: int = 128) -> None:
     reshaped = channels_last.reshape(3, 28, 28)
     is_same = np.array_equal(reshaped, channels_first)
     print(f"Channels last: {channels_last.shape}. Channels first: {channels_first.shape}")
-    # A reshape keeps the numbers in their order and only counts the axes anew: the image is lost.
+    # A reshape only cuts the same sequence of numbers into other rows: it mixes the three images.
     print(f"Does a reshape to the same shape give the same? {is_same}")
 
     # 4. Element by element: a loop, NumPy and Keras. The last sum broadcasts: the small matrix is
@@ -143,8 +144,9 @@ def main(run: Run, *, batch_size: int = 128) -> None:
     # run.score prints a score, beside the range in which it is expected, if it has one.
     run.score(elementwise_difference=max(differences))
 
-    # 5. Products. That of two matrices is what a Dense layer does: each image, a row of 784
-    # numbers, times a kernel, its weights, of 32 columns, one for each unit.
+    # 5. Products. A Dense layer begins with a product of two matrices: the images, each of them a
+    # row of 784 numbers, times its weights, which have a column for each of 32 units. Keras calls
+    # these weights the kernel.
     rows = batch.reshape(-1, 784).astype("float32") / 255  # (128, 28, 28) becomes (128, 784)
     kernel = random.standard_normal((784, 32), dtype="float32")
     unit = kernel[:, 0]  # (784,)
@@ -157,18 +159,20 @@ def main(run: Run, *, batch_size: int = 128) -> None:
     run.score(product_difference=max(differences))
 
     # 6. What a product does to points. One matrix turns them, another one stretches them. With a
-    # vector added it is an affine map, and that is a Dense layer without activation. Here each
-    # point is a column, so the matrix stands in front of the points. For a Dense layer each point
-    # is a row, and the kernel stands behind: the same product, transposed.
+    # vector added it is an affine map: a Dense layer without activation is one.
     down, right = np.nonzero(x[0] > 127)  # the rows and columns of the pixels with ink
-    points = np.stack([right - 14, 14 - down])  # (2, n): x and y, with 0 in the middle
+    # Each of the n pixels becomes a column, x and y, with 0 in the middle. (Rows are counted
+    # downwards, and y goes upwards: hence 14 - down.)
+    points = np.stack([right - 14, 14 - down])  # (2, n)
     angle = np.radians(37)
     rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     scaling = np.array([[1.5, 0], [0, 0.5]])
+    # As points are columns here, the matrix stands in front of them. For a Dense layer they are
+    # rows, and the kernel stands behind: the same product, transposed.
     mapped = {
         "rotation": rotation @ points,  # (2, 2) times (2, n) is (2, n)
         "scaling": scaling @ points,
-        "affine map": scaling @ points + np.array([[6], [12]]),  # the vector is broadcast
+        "affine map": scaling @ points + np.array([[6], [12]]),  # (2, 1) is broadcast to (2, n)
     }
     figure = draw_maps(points, mapped)
     figure.suptitle(f"{data.name} ({data.source} data): the ink of the first image, mapped")

@@ -27,7 +27,10 @@ QUICK = {"draws": 2, "epochs": 5}
 
 
 def build_body() -> keras.Sequential:
-    """Three hidden layers, which make 100 features of 784 pixels."""
+    """Three hidden layers, which make 100 features of 784 pixels.
+
+    "he_normal" draws first weights of a size that suits relu: see the lesson on initialization.
+    """
     return keras.Sequential(
         [
             keras.Input(shape=(784,)),
@@ -47,8 +50,9 @@ def learn_classes(x: np.ndarray, y: np.ndarray, log: keras.callbacks.CSVLogger) 
         loss="sparse_categorical_crossentropy",
         metrics=["accuracy"],
     )
-    # toolkit.fit is model.fit with the same arguments, only faster: one call of TensorFlow takes
-    # many steps, where model.fit makes a call for each batch.
+    # toolkit.fit takes the arguments of model.fit and does the same, only faster: one call of
+    # TensorFlow takes many steps, where model.fit makes a call for each batch.
+    # The last tenth of the rows chooses nothing: how it is scored is only written into history.csv.
     toolkit.fit(classifier, x, y, batch_size=128, epochs=8, validation_split=0.1, callbacks=[log])
     return body
 
@@ -106,7 +110,7 @@ def train_unfrozen(nets: list, x: np.ndarray, y: np.ndarray, splits: list, epoch
     """Train the nets on, bodies and output layers."""
     for net in nets:
         net.layers[0].trainable = True
-    # A tenth of the rate: the body is to be adapted, and not to forget.
+    # A tenth of the rate of train_frozen: the body should adapt, but not forget what it knows.
     train(nets, x, y, splits, rate=0.0003, epochs=epochs)
 
 
@@ -135,7 +139,8 @@ def main(run: Run, *, labels: int = 200, draws: int = 10, alike: bool = False, e
     # 2. A task with many labels: tell the eight old classes apart. Its body is what we are after.
     body = learn_classes(x_old, y_old, run.log())
 
-    # 3. A task without labels: give back the image. All classes may be in it: nobody names them.
+    # 3. A task without labels: give the image back. So images of the two new classes can be used,
+    #    too, which nobody has labelled.
     encoder = learn_images(np.concatenate([x_old, x]))  # (60000, 784)
 
     # 4. Few labels: they are drawn again and again, for a single draw may be a lucky one. The
@@ -148,14 +153,15 @@ def main(run: Run, *, labels: int = 200, draws: int = 10, alike: bool = False, e
     run.score(baseline_accuracy=max(y_test.mean(), 1 - y_test.mean()))
     run.score(linear_accuracy=linear.mean())
 
-    # 5. Nothing taken over: a random body. None: no label can be spared for validation.
-    splits = [(draw, None) for draw in rows]
+    # 5. To compare with: the same nets on bodies of random weights, so nothing is taken over. They
+    #    get as many epochs as the others, frozen and unfrozen, and Adam's usual rate.
+    splits = [(draw, None) for draw in rows]  # for each net: rows to train on, none to validate
     nets = [take_over(build_body()) for _ in splits]
     train(nets, x, y, splits, rate=0.001, epochs=2 * epochs)
     scratch = accuracies(nets, x_test, y_test)
     run.score(scratch_accuracy=scratch.mean())
 
-    # 6. Without labels: the autoencoder's body is taken over.
+    # 6. The autoencoder's body is taken over: it was trained without labels.
     nets = train_frozen(encoder, x, y, splits, epochs=epochs)
     train_unfrozen(nets, x, y, splits, epochs=epochs)
     unlabelled = accuracies(nets, x_test, y_test)
@@ -170,8 +176,8 @@ def main(run: Run, *, labels: int = 200, draws: int = 10, alike: bool = False, e
     run.score(test_accuracy=unfrozen.mean())
     toolkit.save(nets[0], run.path("model.keras"))
 
-    # 8. The gain: transfer pays in nearly every draw of sandals and shirts. With --alike half of
-    #    the draws are lost: eight classes seem to need little of what tells T-shirts from shirts.
+    # 8. The gain: transfer pays in nearly every draw of sandals and shirts. With --alike it loses
+    #    in half of the draws: eight classes teach little, it seems, of T-shirts against shirts.
     ways = {
         "linear model": linear,
         "nothing taken over": scratch,

@@ -1,5 +1,6 @@
 """Marks and fixtures that all tests share."""
 
+import gc
 import os
 import signal
 import subprocess
@@ -20,6 +21,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("RECIPES_CACHE", "off")  # the user's own
 # A shell starts a background job with Ctrl-C ignored, and every process that a test starts would inherit it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+gc.set_threshold(10_000, 10, 10)  # a full collection takes half a second when so many models have been made
 
 ROOT = Path(__file__).parent.parent
 

@@ -1,3 +1,4 @@
+import gc
 import hashlib
 import http.server
 import importlib
@@ -15,7 +16,7 @@ import keras
 import pytest
 from data.small import NAMES, SMALL, by_name, load, npz_bytes, ragged, sends, snapshot, write
 
-from toolkit.data import Data, DataNotFoundError, download, files, tokens
+from toolkit.data import Data, DataNotFoundError, download, files
 from toolkit.data.__main__ import main
 
 
@@ -299,7 +300,7 @@ def test_threads_load_side_by_side(small, tmp_path, monkeypatch):
     assert len(results) == 6
     names = [*files.FILES["imdb"], *files.FILES["reuters"], "mnist.npz"]
     assert snapshot(folder) == {str(folder / file): SMALL[file] for file in names}
-    assert tokens.gc.isenabled()
+    assert gc.isenabled()
 
 
 def test_processes_load_side_by_side(small, small_folder, tmp_path):

@@ -84,6 +84,24 @@ def test_a_file_is_not_told_of_the_start(tmp_path):
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
+def test_garbage_waits_while_libraries_are_imported_and_no_longer(tmp_path):
+    for name, text in (FAKES | {"guess.py": LESSON + COMMAND}).items():
+        (tmp_path / name).write_text(text)
+    looks = "import gc; print('collects:', gc.isenabled(), gc.get_freeze_count() > 0)"
+    start = f"""
+import pathlib, runpy, sys
+from toolkit.run import begin
+begin(pathlib.Path("guess.py"), sys.argv[1:])
+{looks}
+runpy.run_path("guess.py", run_name="__main__")
+"""
+    args = [sys.executable, "-c", start, "--data", "sample", "--out", tmp_path, "--note", looks]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    result = subprocess.run(args, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    said = [line for line in result.stdout.splitlines() if line.startswith("collects:")]
+    assert said == ["collects: False False", "collects: True True"], result.stderr
+
+
 def test_a_reader_that_leaves_ends_the_run_without_a_complaint(tmp_path):
     """As `| head -1` does."""
     for name, text in (FAKES | {"guess.py": LESSON + COMMAND}).items():

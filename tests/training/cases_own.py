@@ -342,6 +342,11 @@ class TwoFold(keras.Model):
 Outputs = collections.namedtuple("Outputs", "left right")
 
 
+class ReadsByName(Inner):
+    def call(self, x):
+        return self.outer(self.hidden(x.left) - self.hidden(x.right))
+
+
 class Named(TwoFold):
     def call(self, x):
         return Outputs(self.one(x), self.two(x))
@@ -445,6 +450,12 @@ CASES = {
     ),
     "own model with dropout at all times": case(
         lambda: compiled(DroppingModel(), metrics=["mae"]), **VALIDATION
+    ),
+    "own model with dropout at all times, checked labels": case(
+        lambda: compiled(DroppingModel(), loss="binary_crossentropy"), X, BINARY, **VALIDATION
+    ),
+    "own model that reads a namedtuple": case(
+        lambda: compiled(ReadsByName()), Outputs(X, X[::-1].copy()), Y, **VALIDATION
     ),
     "own layer that counts its calls": case(lambda: sequential(Counting(), layers.Dense(1)), **VALIDATION),
     "own layer that counts in training": case(

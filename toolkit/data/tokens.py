@@ -1,6 +1,5 @@
 """How words' ranks become Keras's tokens: its constants and its loaders' options, on one flat array."""
 
-import gc
 import itertools
 import string
 from collections.abc import Iterable
@@ -9,6 +8,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from toolkit._garbage import uncollected
 
 Array = NDArray[Any]
 Part = tuple[Array, Array, Array]  # rows, labels, and the labels before the sample's noise came in
@@ -46,9 +47,7 @@ class TokenOptions:
         """
         random = np.random.RandomState(self.seed)
         tokens, lengths, labels, truths = [], [], [], []
-        collecting = gc.isenabled()
-        gc.disable()  # the garbage collector would walk millions of new objects over and over
-        try:
+        with uncollected():  # millions of new objects
             for rows, label, truth in parts:
                 order = random.permutation(len(rows))
                 length = np.fromiter(map(len, rows), np.int64, len(rows))
@@ -62,9 +61,6 @@ class TokenOptions:
                 labels.append(label[order])
                 truths.append(truth[order])
                 del rows  # before the next part is read
-        finally:
-            if collecting:
-                gc.enable()
         flat = np.concatenate(tokens)
         flat += self.index_from
         bounds = np.concatenate([[0], np.cumsum(np.concatenate(lengths))])

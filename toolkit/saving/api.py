@@ -27,9 +27,10 @@ import keras
 
 from toolkit import _files
 from toolkit._files import flush, replace
+from toolkit._garbage import uncollected
 from toolkit.saving.comparing import compare, write
 from toolkit.saving.isolated import try_out
-from toolkit.saving.reading import build, guards_bite, snapshot, without_collections
+from toolkit.saving.reading import build, guards_bite, snapshot
 from toolkit.saving.reasons import lost, reason
 
 _STRAY_SECONDS = 24 * 3600.0
@@ -82,7 +83,7 @@ def save(model: Any, path: str | Path) -> Path:
         whole, checksum = folder / "model.keras", folder / "sha256"
         write(model, whole)
         executor = concurrent.futures.ThreadPoolExecutor(1)
-        with whole.open("rb") as file, executor as meanwhile, without_collections():
+        with whole.open("rb") as file, executor as meanwhile, uncollected():
             digest = meanwhile.submit(_flush_and_hash, whole)
             compare(model, _load_back(file), ZipFile(file).read("config.json"))
         checksum.write_bytes(os.fsencode(f"{digest.result()}  {target.name}\n"))

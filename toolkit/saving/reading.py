@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import gc
 import random
 import re
 import tempfile
@@ -14,6 +13,7 @@ from typing import IO, Any
 import keras
 
 from toolkit import _keras
+from toolkit._garbage import uncollected
 from toolkit.saving.archive import json_object, list_of, members
 from toolkit.saving.config import check_config
 from toolkit.saving.reasons import reason, refuse_if
@@ -47,18 +47,6 @@ def guards_bite() -> None:
         )
 
 
-@contextlib.contextmanager
-def without_collections() -> Iterator[None]:
-    """Let Python not look for garbage meanwhile: of the many objects that a model is made of, none is."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
 def snapshot(path: Path) -> bytes:
     """Read a file: what is checked is what is loaded, whatever happens to `path` meanwhile."""
     with path.open("rb") as file:
@@ -67,7 +55,7 @@ def snapshot(path: Path) -> bytes:
         return file.read()
 
 
-@without_collections()
+@uncollected()
 def build(file: IO[bytes], trusted: bool, to_train: bool = True) -> Any:
     """Check what a file holds, build the model, read its numbers, and hold each of them to what is stored.
 

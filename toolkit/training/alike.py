@@ -201,22 +201,6 @@ def is_reader(callback: keras.callbacks.Callback) -> bool:
     return is_blind(callback) or (is_kerass_own(callback) and type(callback).__name__ in READERS)
 
 
-def validates_in_any_batch(model: keras.Model, table: Table) -> bool:
-    """Say whether losses and metrics are means over rows, so that the batches they come in do not matter."""
-    _, y, sample_weight = table.unpack()
-    compiled = _keras.compile_settings(model)
-    metrics = keras.tree.flatten([compiled["metrics"], compiled["weighted_metrics"]])
-    return (
-        sample_weight is None
-        and not keras.tree.is_nested(y)
-        and len(getattr(model, "outputs", [])) == 1
-        and all(
-            metric is None or metric in ("accuracy", "acc") or _proven(metric, METRICS, keras.metrics.get)
-            for metric in metrics
-        )
-    )
-
-
 def describe(model: keras.Model, whole: bool = False) -> str:
     """Describe the architecture and what it was compiled with, without the names of the layers.
 

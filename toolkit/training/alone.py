@@ -48,8 +48,7 @@ class Alone:
         def use_xla(steps: int) -> bool:
             return settings.use_xla(model, training.table, steps)
 
-        if settings.epochs > settings.initial_epoch:
-            build_what_a_batch_would(model, training)
+        build_what_a_batch_would(model, training)
         validation_rows = member.validation_rows
         if settings.validation_steps is not None:
             validation_rows = validation_rows[: settings.validation_steps * settings.validation_batch_size]

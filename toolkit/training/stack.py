@@ -18,7 +18,9 @@ from toolkit.training.arrays import Feed, RowNumbers
 from toolkit.training.batches import Batches
 from toolkit.training.members import Member
 
-VALIDATION_ROWS = 1024  # where batches do not matter, stacked models validate on so many rows at once
+# Stacked models validate on so many rows at once: all that they may have for losses and metrics are sums or
+# means over rows, so that the batches do not matter.
+VALIDATION_ROWS = 1024
 _REST_SIZES = 6  # each size of a batch is compiled: more of them cost more than a stack gives
 
 
@@ -55,9 +57,7 @@ class Stack:
         self.validation = None
         test_order: tuple[RowNumbers, list[RowNumbers]] = np.zeros(0, np.int64), []
         if len(members[0].validation_rows):
-            size = settings.validation_batch_size
-            if alike.validates_in_any_batch(self.template, validation.table):
-                size = max(size, VALIDATION_ROWS)
+            size = max(settings.validation_batch_size, VALIDATION_ROWS)
             self.validation = Batches([member.validation_rows for member in members], size)
             test_order = self.validation.order(replace(settings, shuffle=False), 0)
         self.test_order = _to_tensors(test_order)
