@@ -196,6 +196,18 @@ MANY = {
         f"many embeddings: {name}": many(functools.partial(embedding, make), FEW, Y, HALVES, epochs=5)
         for name, make in EMBEDDED.items()
     },
+    "many means of masked words": alone(
+        "masks",
+        lambda: sequential(
+            layers.Embedding(6, 3, mask_zero=True),
+            layers.GlobalAveragePooling1D(),
+            layers.Dense(1),
+            shape=(7,),
+            optimizer="sgd",
+        ),
+        FEW,
+        sample_weight=WEIGHTS,
+    ),
     "many masked sequences": many(lambda: masked(), FEW, np.resize(Y, (40, 7, 1))),
     "many masked sequences, weighted": many(
         lambda: masked(weighted_metrics=["mse"]),

@@ -7,7 +7,7 @@ import scipy.sparse
 from keras import layers
 
 from toolkit.splits import kfold
-from toolkit.training import CrossValidation, cross_validate, fit, fit_many
+from toolkit.training import CrossValidation, cross_validate, fit, fit_many, loop
 
 RNG = np.random.default_rng(0)
 X = RNG.random((45, 5), dtype=np.float32) * [1, 10, 1, 1, 5]
@@ -37,6 +37,8 @@ def stacks(caplog):
         def counts(self):
             found = [re.match(r"(\d+) models (as|go on as) one stack", line) for line in self.lines]
             return [int(match[1]) for match in found if match]
+
+        records = property(lambda self: caplog.records)
 
         @property
         def lines(self):
@@ -172,6 +174,32 @@ def test_stopped_models_leave_the_stack(stacks):
     stop = [[keras.callbacks.EarlyStopping("loss", min_delta=1e9, patience=1)] for _ in range(3)] + [[]]
     fit_many([build(i) for i in range(4)], X, Y, SPLITS, epochs=5, batch_size=8, verbose=0, callbacks=stop)
     assert stacks == [4, 1]
+
+
+@pytest.mark.parametrize("failing", [1, 2])
+def test_a_stack_that_fails_is_told_and_nobody_starts_anew(failing, stacks, monkeypatch):
+    """The first stack, or the one of those that go on when the others have stopped."""
+    made = []
+
+    class Failing(loop.Stack):
+        def __init__(self, members, *feeds):
+            made.append(len(members))
+            if len(made) == failing:
+                raise MemoryError("too little")
+            super().__init__(members, *feeds)
+
+    monkeypatch.setattr(loop, "Stack", Failing)
+    early = [[keras.callbacks.EarlyStopping("loss", min_delta=1e9, patience=1)] for _ in range(3)] + [[]]
+    models, alone = ([build(i) for i in range(4)] for _ in range(2))
+    options = {"epochs": 5, "batch_size": 8, "shuffle": False}
+    histories = fit_many(models, X, Y, SPLITS, verbose=0, callbacks=early, **options)
+    assert made == [[4], [4, 1]][failing - 1]
+    assert [len(history.epoch) for history in histories] == [2, 2, 2, 5]
+    check_equal(models[3:], histories[3:], alone[3:], splits=SPLITS[3:], **options)
+    (warning,) = (record for record in stacks.records if record.levelname == "WARNING")
+    assert "too little" in str(warning.exc_info[1])
+    said = "4 models alone, because a stack of them failed", "the 1 models that go on stay in their stack"
+    assert warning.getMessage() == said[failing - 1]
 
 
 def test_callback_that_changes_a_model(stacks):

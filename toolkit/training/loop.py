@@ -223,6 +223,7 @@ class _Loop:
             smaller = self.make_stack(active)
         except Exception:  # nobody starts anew for that
             LOG.warning("the %d models that go on stay in their stack", len(active), exc_info=True)
+            self.make_stack = None
             return engine
         LOG.info("%d models go on as one stack", len(active))
         return smaller
