@@ -196,6 +196,11 @@ MANY = {
         f"many embeddings: {name}": many(functools.partial(embedding, make), FEW, Y, HALVES, epochs=5)
         for name, make in EMBEDDED.items()
     },
+    "many embeddings: clipped values": alone(
+        "each gradient of an Embedding's row by itself",
+        functools.partial(embedding, lambda rate: optimizers.SGD(rate, clipvalue=0.01)),
+        FEW,
+    ),
     "many means of masked words": alone(
         "masks",
         lambda: sequential(

@@ -139,7 +139,7 @@ def _why_not_optimizer(model: Any) -> str:
     if any("exclude_from_weight_decay" in name for name in vars(optimizer)):
         return f"{kind} excludes variables from weight decay"
     embedding = any(type(layer).__name__ == "Embedding" for layer in _keras.all_layers(model))
-    if embedding and kind not in SPARSE_OPTIMIZERS:
+    if embedding and (kind not in SPARSE_OPTIMIZERS or optimizer.clipvalue):
         return f"{kind} treats each gradient of an Embedding's row by itself"
     return ""
 
