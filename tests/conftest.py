@@ -2,6 +2,7 @@
 
 import gc
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -58,11 +59,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 if item.get_closest_marker("gpu"):
                     item.add_marker(pytest.mark.skip(reason="TensorFlow sees no GPU"))
     # The longest come first, so that no worker ends long after the others.
-    items.sort(
-        key=lambda item: (
-            not ("random_models" in item.name or "regression" in getattr(item, "fixturenames", ()))
-        )
-    )
+    long = re.compile("random_models|killed_runs|lands_in_its_range")
+    items.sort(key=lambda item: not long.search(item.name))
 
 
 @pytest.fixture
