@@ -10,7 +10,6 @@ import time
 
 import psutil
 import pytest
-import tensorflow as tf
 from conftest import ROOT
 
 from toolkit import workers
@@ -221,10 +220,3 @@ def test_the_first_calls_are_not_timed(monkeypatch):
     clock = iter([10, 20, 30, *range(40, 49)])  # after each call
     monkeypatch.setattr(workers.time, "perf_counter", lambda: next(clock))
     assert workers.time_calls(lambda: None) == 1
-
-
-def test_a_call_is_timed_with_what_a_gpu_still_does(monkeypatch):
-    done = []
-    monkeypatch.setattr(tf.test.experimental, "sync_devices", lambda: done.append("waited"))
-    workers.time_calls(lambda: done.append("called"), count=5)
-    assert done == ["called", "waited"] * 5

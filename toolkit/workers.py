@@ -81,22 +81,17 @@ def run_workers(
 def time_calls(function: Callable[..., Any], *arguments: Any, count: int = 12) -> float:
     """Return the seconds that a call takes: the median, without the first four, which may compile.
 
-    What a call leaves to a GPU is waited for.
-
     Args:
-        function: What to time.
+        function: It must have done its work when it returns.
         arguments: What it is called with.
         count: Number of calls, more than 4.
 
     >>> 0.01 <= time_calls(time.sleep, 0.01, count=6) < 1
     True
     """
-    import tensorflow as tf
-
     clock = []
     for _ in range(count):
         function(*arguments)
-        tf.test.experimental.sync_devices()
         clock.append(time.perf_counter())  # after the call
     return statistics.median(after - before for before, after in itertools.pairwise(clock[3:]))
 
