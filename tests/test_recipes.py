@@ -41,7 +41,7 @@ FIGURES = {
 # They take longest on the real data, and the first one on the sample, too.
 LONG = [
     *("distribute", "backprop", "imdb_sequence", "initialization", "mnist_cnn", "optimizers"),
-    *("regularization", "streaming", "transfer"),
+    *("dynamic", "regularization", "saving", "streaming", "transfer"),
 ]
 
 
