@@ -41,7 +41,7 @@ FIGURES = {
 # They take longest on the real data, and the first one on the sample, too.
 LONG = [
     *("distribute", "backprop", "imdb_sequence", "initialization", "mnist_cnn", "optimizers"),
-    *("dynamic", "regularization", "saving", "streaming", "transfer"),
+    *("dynamic", "mnist", "regularization", "saving", "streaming", "transfer"),
 ]
 
 

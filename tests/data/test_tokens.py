@@ -62,6 +62,7 @@ def test_rows_of_equal_length_stay_rows(monkeypatch, tmp_path):
 
 
 @pytest.mark.real
+@pytest.mark.slow
 def test_the_real_imdb_equals_that_of_keras():
     folder, data = real_data("imdb")
     dataset = data.imdb(num_words=10_000)
