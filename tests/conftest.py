@@ -22,7 +22,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("RECIPES_CACHE", "off")  # the user's own
 # A shell starts a background job with Ctrl-C ignored, and every process that a test starts would inherit it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-gc.set_threshold(10_000, 10, 10)  # a full collection takes half a second when so many models have been made
+gc.set_threshold(10_000, 10, 10)  # each full collection walks over all that is left of earlier models
 
 ROOT = Path(__file__).parent.parent
 

@@ -155,7 +155,7 @@ def begin(path: Path, args: Sequence[str]) -> None:
         signal.signal(signal.SIGINT, _end_at_once)
     if sys.stdout.isatty():
         print("Starting TensorFlow ...", flush=True)
-    gc.disable()  # a fourth of the time that the imports take, for garbage that they hardly make
+    gc.disable()  # imports make many objects and hardly any garbage: to look for it takes long
 
 
 def started() -> None:
