@@ -66,7 +66,7 @@ def hold(caplog, build, x, y, **options):
     options = {"epochs": 2, "batch_size": 4, "shuffle": False, "verbose": 0} | options
     results = []
     for together in (True, False):
-        keras.utils.clear_session()
+        keras.utils.clear_session(free_memory=False)
         models = [build(i) for i in range(2)]
         keras.utils.set_random_seed(9)
         if together:

@@ -93,6 +93,7 @@ def kill_again_and_again(kind, folder, kills, seed):
     draw = random.Random(seed)
     result = folder / "result.json"
     done = runs = 0
+    span = 1.0  # in which seconds a kill comes: so long that about half of them come before the end
     while True:
         begun = folder / "begun"
         begun.unlink(missing_ok=True)
@@ -107,7 +108,8 @@ def kill_again_and_again(kind, folder, kills, seed):
         while not begun.exists() and os.waitpid(child, os.WNOHANG)[0] == 0:
             time.sleep(0.005)
         if done < kills:
-            time.sleep(draw.uniform(0, 3))
+            time.sleep(draw.uniform(0, span))
+            span *= 0.8 if result.exists() else 1.25
             if not result.exists():
                 os.kill(child, signal.SIGKILL)
                 done += 1
