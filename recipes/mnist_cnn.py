@@ -19,11 +19,11 @@ from sklearn.linear_model import LogisticRegression
 import toolkit
 from toolkit.run import Run, cli
 
-# Seeds 0 to 5: test_accuracy 0.9917 to 0.9930.
+# Seeds 0 to 9: test_accuracy 0.9917 to 0.9936.
 EXPECTED = {
     "baseline_accuracy": (0.11, 0.12),
     "linear_accuracy": (0.9, 0.91),
-    "test_accuracy": (0.99, 0.994),
+    "test_accuracy": (0.99, 0.995),
 }
 # A short run to check that everything works; its scores mean nothing.
 QUICK = {"epochs": 1}
