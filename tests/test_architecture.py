@@ -19,7 +19,7 @@ LONGEST = 450  # lines of a file of the toolkit
 
 # The floors of the house: a room may use rooms of its own floor's folder and of the floors below it.
 FLOORS = [
-    ["_files", "_checks", "_garbage", "_keras", "_lessons", "quiet"],
+    ["_files", "_checks", "_garbage", "_keras", "_lessons", "_tensorflow", "quiet"],
     [
         *("text", "scaling", "splits", "heads", "histories", "plotting", "drawing", "memory", "caching"),
         *("records", "workers", "data", "saving"),

@@ -17,7 +17,7 @@ from conftest import ROOT
 from tables import record_fault
 
 import toolkit
-from toolkit import _keras, caching
+from toolkit import _tensorflow, caching
 
 KEY = "0123456789abcdef"
 POSIX = pytest.mark.skipif(not hasattr(os, "getuid"), reason="Windows has no owners and modes")
@@ -29,7 +29,7 @@ def as_at_the_start(monkeypatch):
     monkeypatch.setenv("TF_XLA_FLAGS", "")
     monkeypatch.setattr(caching, "_in_use", [])
     monkeypatch.setattr(caching.atexit, "register", lambda *_: None)
-    monkeypatch.setattr(_keras, "settings_are_read", lambda: False)
+    monkeypatch.setattr(_tensorflow, "settings_are_read", lambda: False)
 
 
 # Where to, and what is refused
@@ -203,11 +203,48 @@ def test_the_oldest_files_go_first(tmp_path, monkeypatch):
 def test_what_a_living_process_works_with_stays(tmp_path):
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    for process in (os.getpid(), dead.pid):
-        (tmp_path / f"process-{process}-x").mkdir()
-        (tmp_path / f"process-{process}-x" / "file").touch()
+    here = caching._machine()
+    stay = [f"process-{os.getpid()}-{here}-x", f"process-{dead.pid}-elsewhere-x"]  # who knows who lives there
+    old = f"process-{os.getpid()}-elsewhere-y"
+    for name in (*stay, f"process-{dead.pid}-{here}-x", old):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").touch()
+    os.utime(tmp_path / old, (0, 0))
     caching._tidy(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == [f"process-{os.getpid()}-x"]
+    assert {path.name for path in tmp_path.iterdir()} == set(stay)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["process-notes", "process-", f"process-{10**20}-x-x", f"{KEY}-x.pb", f"{KEY}-{'a' * 64}-x.pb", "x.pb"],
+)
+def test_what_is_not_of_ours_does_no_harm(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(caching, "_key", lambda: KEY)
+    tmp_path.chmod(0o700)
+    (tmp_path / name).mkdir()
+    toolkit.compile_cache(tmp_path)
+    assert (tmp_path / name).is_dir()
+    assert "process-" in os.environ["TF_XLA_FLAGS"]
+
+
+def test_a_process_that_another_one_starts_may_ask_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("TF_XLA_FLAGS", "--tf_xla_min_cluster_size=5")
+    toolkit.compile_cache(tmp_path / 'a "cache" \\')
+    theirs = os.environ["TF_XLA_FLAGS"]
+    with pytest.raises(RuntimeError, match="must have room"):
+        toolkit.compile_cache(tmp_path / "another")
+    monkeypatch.setattr(caching, "_in_use", [])  # as in a new process, which inherits the flags
+    toolkit.compile_cache(tmp_path / 'a "cache" \\')
+    ours = os.environ["TF_XLA_FLAGS"]
+    assert ours.count("--tf_xla_persistent_cache_directory") == 1
+    assert ours != theirs
+    assert caching.without_cache(ours) == "--tf_xla_min_cluster_size=5"
+
+
+def test_an_unknown_home_is_an_oserror(monkeypatch):
+    monkeypatch.setattr(Path, "expanduser", lambda path: (_ for _ in ()).throw(RuntimeError("no home")))
+    with pytest.raises(OSError, match="no home"):
+        toolkit.compile_cache()
 
 
 # What XLA does with its files, without XLA: many processes write, and take what is there.

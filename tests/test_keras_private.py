@@ -3,11 +3,7 @@
 import concurrent.futures
 import contextlib
 import inspect
-import itertools
-import os
 import shutil
-import subprocess
-import sys
 import zipfile
 
 import h5py
@@ -16,7 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
-from tensorflow.python.framework import ops
+from keras.src import backend
 
 from toolkit import _keras
 
@@ -264,51 +260,6 @@ def dense_model(**options):
     return model
 
 
-@pytest.mark.parametrize(
-    ("code", "read"),
-    [
-        ("keras.utils.set_random_seed(1); tf.function(abs)", False),
-        ("tf.config.list_physical_devices('GPU')", True),
-        ("tf.constant(1)", True),
-    ],
-)
-def test_settings_are_read(code, read):
-    program = f"""
-import os, keras, tensorflow as tf
-from toolkit import _keras
-{code}
-assert _keras.settings_are_read() is {read}
-os.environ["TF_XLA_FLAGS"] = "--no_such_flag"
-tf.constant(1)
-"""
-    command = [sys.executable, "-c", program]
-    result = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"TF_XLA_FLAGS": ""})
-    assert (result.returncode == 0, "no_such_flag" in result.stderr) == (read, not read), result.stderr
-
-
-def test_steady_names():
-    def function(x):
-        return tf.while_loop(lambda x: x < 3, lambda x: [x + 1], [x])
-
-    def trace():
-        _keras._OWN_COUNT = itertools.count(10**12)
-        with _keras.steady_names():
-            return tf.function(function).get_concrete_function(tf.TensorSpec((), tf.int32))
-
-    def names(traced):
-        return sorted(each.signature.name for each in traced.graph.as_graph_def().library.function)
-
-    trace()  # the first one of a process takes a number more
-    one = trace()
-    tf.stack([tf.constant(i) for i in range(5)])
-    before = ops.uid
-    other = trace()
-    assert ops.uid is before
-    assert len(names(one)) == 2
-    assert names(one) == names(other)
-    assert one.name == other.name
-
-
 def test_random_seed():
     keras.utils.set_random_seed(3)
     assert _keras.random_seed() == 3
@@ -448,14 +399,20 @@ def test_needs_batches(options, needs):
     assert _keras.needs_batches(keras.callbacks.TensorBoard(**options)) == needs
 
 
-@pytest.mark.gpu
-def test_gpu_memory():
-    assert _keras.gpu_memory() > 1 << 30
-
-
 @pytest.mark.parametrize("width", [2, 32, 39])  # 32 columns and more come in slices
-@pytest.mark.parametrize("dtype", [np.float32, np.uint8, np.int64])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.uint8, np.int64, np.bool_])
 def test_quick_sparse_products(dtype, width):
+    hold_quick_sparse_products(dtype, width)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [np.float32, np.int64])
+def test_quick_sparse_products_on_a_gpu(dtype):
+    with tf.device("GPU:0"):
+        hold_quick_sparse_products(dtype, 39)
+
+
+def hold_quick_sparse_products(dtype, width):
     dense = np.array([[0, 2, 0], [0, 0, 0], [1, 0, 3], [0, 0, 0]], dtype)  # with rows that are empty
     sparse = tf.sparse.from_dense(dense)
     sparse = tf.SparseTensor(  # the last entry twice
@@ -473,6 +430,7 @@ def test_quick_sparse_products(dtype, width):
             loss = tf.reduce_sum(product**2)
         found.append([product, tf.convert_to_tensor(tape.gradient(loss, kernel))])
     for kerass, ours in zip(*found, strict=True):
+        assert ours.dtype == kerass.dtype
         np.testing.assert_allclose(ours, kerass, rtol=1e-6)
     with _keras.quick_sparse_products():
         np.testing.assert_array_equal(keras.ops.matmul(dense, kernel), keras.ops.matmul(dense, kernel))
@@ -480,13 +438,39 @@ def test_quick_sparse_products(dtype, width):
     np.testing.assert_allclose(vector, keras.ops.matmul(sparse, tf.ones(3)))
 
 
-def test_complete_vectorized_map():
-    _keras.complete_vectorized_map()
-    seeds = tf.constant([[1, 2], [3, 4]])
-    drawn = tf.vectorized_map(
-        lambda seed: tf.random.stateless_uniform((5,), seed), seeds, fallback_to_while_loop=False
-    )
-    for row, seed in zip(drawn, seeds, strict=True):  # as each alone
-        np.testing.assert_array_equal(row, tf.random.stateless_uniform((5,), seed))
-    bits = tf.vectorized_map(lambda x: tf.bitcast(x, tf.int32), tf.ones((2, 3)), fallback_to_while_loop=False)
-    np.testing.assert_array_equal(bits, tf.bitcast(tf.ones((2, 3)), tf.int32))
+def test_quick_sparse_products_are_those_of_one_thread():
+    sparse, dense = tf.sparse.eye(3), tf.ones((3, 2))
+    before = backend.numpy.matmul
+
+    def multiply():
+        return keras.ops.matmul(sparse, dense)
+
+    def trace(turns):
+        for _ in range(turns):
+            with _keras.quick_sparse_products():
+                tf.function(lambda: keras.ops.matmul(sparse, dense)).get_concrete_function()
+
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        for each in [pool.submit(trace, 20) for _ in range(4)]:
+            each.result()
+        assert backend.numpy.matmul is before
+        with _keras.quick_sparse_products():
+            kinds = [
+                {operation.type for operation in traced.graph.get_operations()}
+                for traced in (
+                    tf.function(multiply).get_concrete_function(),
+                    pool.submit(tf.function(multiply).get_concrete_function).result(),
+                )
+            ]
+    assert ["SparseTensorDenseMatMul" in each for each in kinds] == [True, False]
+    assert backend.numpy.matmul is before
+
+
+def test_what_quick_sparse_products_leave_to_keras_is_told(caplog, monkeypatch):
+    caplog.set_level("INFO", "toolkit.training")
+    with _keras.quick_sparse_products():
+        keras.ops.matmul(tf.sparse.eye(3), tf.ones((3, 2), tf.bfloat16))
+    assert "a sparse product of float32 and bfloat16, ranks 2 and 2, is Keras's" in caplog.messages
+    monkeypatch.delattr(backend.numpy, "matmul")  # as a later Keras may have it
+    with _keras.quick_sparse_products():
+        pass

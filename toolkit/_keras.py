@@ -1,4 +1,4 @@
-"""Each private name of Keras and TensorFlow that the toolkit reads or replaces, in a function that says why.
+"""Each private name of Keras that the toolkit reads or replaces, in a function that says why.
 
 `tests/test_keras_private.py` holds each to it: a release that renames one, or changes its meaning, is noticed
 there and not by a user.
@@ -6,7 +6,7 @@ there and not by a user.
 
 import contextlib
 import functools
-import itertools
+import logging
 import math
 import tempfile
 import threading
@@ -22,13 +22,11 @@ from keras.src.backend.common import global_state
 from keras.src.saving import saving_lib, serialization_lib
 from keras.src.utils.python_utils import pythonify_logs
 from keras.src.utils.rng_utils import get_random_seed
-from tensorflow.python.eager import context
-from tensorflow.python.framework import ops
-from tensorflow.python.ops.parallel_for import pfor
 
+LOG = logging.getLogger("toolkit.training")
 _DECLARING = threading.RLock()
-_COUNT = ops.uid
-_OWN_COUNT = itertools.count(10**12)  # of numbers that TensorFlow's own count never reaches
+_EXCHANGE = threading.Lock()
+_quick_threads: list[int] = []  # those that are in `quick_sparse_products`
 
 # Saving and loading
 
@@ -226,29 +224,6 @@ def functional(model: Any) -> Any:
 # Training
 
 
-def settings_are_read() -> bool:
-    """Tell whether TensorFlow has read its settings from the environment.
-
-    Its first operation makes it do so, and so does its first look at the devices of the machine.
-    """
-    made = context.context_safe()
-    return made is not None and (made._initialized or made._physical_devices is not None)
-
-
-@contextlib.contextmanager
-def steady_names() -> Iterator[None]:
-    """Let TensorFlow number functions that are traced meanwhile by a count that only they move.
-
-    Its own count goes on with each tensor that there is, so with the time of day: callbacks, say, are called
-    after so many seconds. XLA finds what it has compiled before by these names.
-    """
-    ops.uid = lambda: next(_OWN_COUNT)
-    try:
-        yield
-    finally:
-        ops.uid = _COUNT
-
-
 def random_seed() -> int | None:
     """Return the seed of `keras.utils.set_random_seed`, which no public name tells; None without one.
 
@@ -376,75 +351,40 @@ def needs_batches(board: keras.callbacks.TensorBoard) -> bool:
     return bool(board.update_freq != "epoch" or board._should_trace)
 
 
-def gpu_memory() -> int:
-    """Return how many bytes of the largest GPU TensorFlow may use."""
-    from tensorflow.python.client import device_lib
-
-    devices = device_lib.list_local_devices()
-    return max(int(device.memory_limit) for device in devices if device.device_type == "GPU")
-
-
 @contextlib.contextmanager
 def quick_sparse_products() -> Iterator[None]:
-    """Let a sparse matrix times a dense one, in what is traced meanwhile, be TensorFlow's own product.
+    """Let a sparse matrix times a dense one, in what this thread traces meanwhile, be TensorFlow's own product.
 
-    Keras takes the way of an embedding's look-up, which gives the same numbers several times later.
+    Keras takes the way of an embedding's look-up, which gives the same numbers several times later. What
+    TensorFlow's product does not give as Keras does is left to Keras, and a log record says so.
     """
-    kerass = backend.numpy.matmul
-
-    def matmul(x1: Any, x2: Any) -> Any:
-        if not isinstance(x1, tf.SparseTensor) or x1.shape.rank != 2 or isinstance(x2, tf.SparseTensor):
-            return kerass(x1, x2)
-        dense = tf.convert_to_tensor(x2)
-        if dense.shape.rank != 2 or dense.dtype not in (tf.float32, tf.float64):
-            return kerass(x1, x2)
-        x1 = tf.cast(x1, dense.dtype)
-        width = dense.shape[1]
-        # On a CPU the product with 32 columns or more takes several times as long as that with fewer.
-        if width is None or width < 32 or tf.config.list_logical_devices("GPU"):
-            return tf.sparse.sparse_dense_matmul(x1, dense)
-        sizes = [min(16, width - start) for start in range(0, width, 16)]
-        slices = tf.split(dense, sizes, axis=1)
-        return tf.concat([tf.sparse.sparse_dense_matmul(x1, each) for each in slices], axis=1)
-
-    backend.numpy.matmul = matmul
+    with _EXCHANGE:
+        if not _quick_threads and (kerass := getattr(backend.numpy, "matmul", None)):
+            backend.numpy.matmul = functools.wraps(kerass)(functools.partial(_matmul, kerass))
+        _quick_threads.append(threading.get_ident())
     try:
         yield
     finally:
-        backend.numpy.matmul = kerass
+        with _EXCHANGE:
+            _quick_threads.remove(threading.get_ident())
+            if not _quick_threads and hasattr(backend.numpy, "matmul"):
+                backend.numpy.matmul = backend.numpy.matmul.__wrapped__
 
 
-@functools.cache
-def complete_vectorized_map() -> None:
-    """Teach `tf.vectorized_map` the ops that it lacks and that stacked models need."""
-    converters: dict[str, Callable[[Any], Any]] = {
-        "Bitcast": _vectorize_bitcast,  # for the accuracy of class numbers
-        "StatelessRandomGetKeyCounter": _vectorize_draws,
-        "StatelessRandomUniformV2": _vectorize_draws,
-        "StatelessRandomNormalV2": _vectorize_draws,
-    }
-    for name, converter in converters.items():
-        if name not in pfor._pfor_converter_registry:  # or TensorFlow has come to know it
-            pfor.RegisterPFor(name)(converter)
-
-
-def _vectorize_bitcast(pfor_input: Any) -> Any:
-    return pfor.wrap(tf.bitcast(pfor_input.stacked_input(0), pfor_input.get_attr("type")), True)
-
-
-def _vectorize_draws(pfor_input: Any) -> Any:
-    """Draw for one model after the other, from the seed of each: so the numbers are those of each alone."""
-    operation = pfor_input.op
-    models = next(value.t.shape[0] for value in pfor_input.inputs if value.is_stacked)
-    columns = [
-        tf.unstack(value.t, models) if value.is_stacked else [value.t] * models for value in pfor_input.inputs
-    ]
-    inputs = [argument.name for argument in operation.op_def.input_arg]
-    attributes = {
-        a.name: pfor_input.get_attr(a.name) for a in operation.op_def.attr if a.name in ("dtype", "alg")
-    }
-    draw = getattr(tf.raw_ops, operation.type)
-    drawn = [draw(**dict(zip(inputs, row, strict=True)), **attributes) for row in zip(*columns, strict=True)]
-    if len(operation.outputs) == 1:
-        return pfor.wrap(tf.stack(drawn), True)
-    return [pfor.wrap(tf.stack(column), True) for column in zip(*drawn, strict=True)]
+def _matmul(kerass: Callable[[Any, Any], Any], x1: Any, x2: Any) -> Any:
+    if not isinstance(x1, tf.SparseTensor) or threading.get_ident() not in _quick_threads:
+        return kerass(x1, x2)
+    dense = x2 if isinstance(x2, tf.SparseTensor) else tf.convert_to_tensor(x2)
+    ranks, kinds = (x1.shape.rank, dense.shape.rank), (x1.dtype.name, dense.dtype.name)
+    same = kinds[1] == "float64" or (kinds[1] == "float32" and kinds[0] != "float64")
+    if ranks != (2, 2) or not same or isinstance(x2, tf.SparseTensor):
+        LOG.info("a sparse product of %s and %s, ranks %d and %d, is Keras's", *kinds, *ranks)
+        return kerass(x1, x2)
+    x1 = tf.cast(x1, dense.dtype)
+    width = dense.shape[1]
+    # On a CPU the product with 32 columns or more takes several times as long as that with fewer.
+    if width is None or width < 32 or tf.config.list_logical_devices("GPU"):
+        return tf.sparse.sparse_dense_matmul(x1, dense)
+    sizes = [min(16, width - start) for start in range(0, width, 16)]
+    slices = tf.split(dense, sizes, axis=1)
+    return tf.concat([tf.sparse.sparse_dense_matmul(x1, each) for each in slices], axis=1)

@@ -2,7 +2,7 @@
 
 XLA trusts its files: a damaged one ends the training, or the process, as it holds machine code. So each
 process gets a folder of its own, with links to the files that are whole by their sha256, and what it has
-compiled is added to the others when it ends. No process reads what another one writes or removes.
+compiled is added to the others when it ends. So none reads what another one writes or removes.
 """
 
 import atexit
@@ -11,15 +11,18 @@ import hashlib
 import importlib.metadata
 import os
 import platform
+import re
 import shutil
 import stat
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 MOST_BYTES = 500_000_000  # of all files; the oldest go first
 LEAST_FREE_BYTES = 100_000_000  # where a disk has less, XLA could fail to write
-_FLAG = "--tf_xla_persistent_cache_directory"
+_FLAG, _FOR_CPU = "--tf_xla_persistent_cache_directory", "--tf_xla_persistent_cache_device_types=CPU"
+_STRAY_SECONDS = 24 * 3600.0
 _CHANGE_CODE = ("XLA_FLAGS", "TF_XLA_FLAGS", "TF_ENABLE_ONEDNN_OPTS")
 _OF_PROCESSOR = ("vendor_id", "cpu family", "model", "stepping", "flags", "Features", "CPU ")  # of Linux
 _in_use: list[Path] = []
@@ -30,7 +33,8 @@ def compile_cache(folder: str | os.PathLike[str] | None = None) -> None:
 
     Call it before TensorFlow's first operation. The same program then starts sooner the second time, with
     the same numbers, bit for bit. Only code for a CPU is kept, and for the very version of TensorFlow and
-    model of processor. A damaged file is not used.
+    model of processor. A damaged file is not used. Should the disk become full while XLA writes, models are
+    trained without XLA, which may change the last digits.
 
     The files are machine code, so nobody else may write them: the folder must be the user's own, with
     mode 0700, no link, and in no folder in which others may rename it. A folder that is not there is made.
@@ -41,7 +45,7 @@ def compile_cache(folder: str | os.PathLike[str] | None = None) -> None:
 
     Raises:
         PermissionError: If others may write there.
-        OSError: If the folder cannot be made, or its disk is full.
+        OSError: If the folder cannot be found or made, or its disk is full.
         RuntimeError: If it is too late, or XLA has another cache already.
 
     >>> import subprocess
@@ -50,16 +54,21 @@ def compile_cache(folder: str | os.PathLike[str] | None = None) -> None:
     ...     subprocess.run([sys.executable, "-c", program, folder]).returncode
     0
     """
-    root = _default_folder() if folder is None else Path(folder).expanduser()
+    try:
+        root = _default_folder() if folder is None else Path(folder).expanduser()
+    except RuntimeError as error:
+        raise OSError(f"{folder or '~'} is not known: {error}") from error
     if _in_use == [root]:
         return
     flags = os.environ.get("TF_XLA_FLAGS", "").strip()
+    if not _in_use:  # then a cache of ours is that of the process that started this one
+        flags = without_cache(flags)
     if _FLAG in flags or flags[:1] not in ("", "-"):  # a name is that of a file of flags
         raise RuntimeError(f"TF_XLA_FLAGS must have room for a cache. Received: {flags}")
     if "tensorflow" in sys.modules:
-        from toolkit import _keras
+        from toolkit import _tensorflow
 
-        if _keras.settings_are_read():
+        if _tensorflow.settings_are_read():
             raise RuntimeError("compile_cache must be called before TensorFlow's first operation")
     checked, key = _private(root), _key()
     if (free := shutil.disk_usage(checked).free) < LEAST_FREE_BYTES:
@@ -67,13 +76,27 @@ def compile_cache(folder: str | os.PathLike[str] | None = None) -> None:
             f"{checked} has {free / 1e6:.0f} MB left, where {LEAST_FREE_BYTES / 1e6:.0f} are wanted"
         )
     _tidy(checked)
-    own = Path(tempfile.mkdtemp(prefix=f"process-{os.getpid()}-", dir=checked))
+    own = Path(tempfile.mkdtemp(prefix=f"process-{os.getpid()}-{_machine()}-", dir=checked))
     known = _link_whole_files(checked, key, own)
     atexit.register(_add_new_files, checked, key, own, known, os.getpid())
     quoted = str(own).replace("\\", "\\\\").replace('"', '\\"')
-    cache = f'{_FLAG}="{quoted}" --tf_xla_persistent_cache_device_types=CPU'
+    cache = f'{_FLAG}="{quoted}" {_FOR_CPU}'
     os.environ["TF_XLA_FLAGS"] = f"{flags} {cache}".strip()
     _in_use.append(root)
+
+
+def without_cache(flags: str) -> str:
+    """Return TF_XLA_FLAGS for another process: the folder that they name is for this one alone.
+
+    >>> without_cache(f'--tf_xla_clustering_debug {_FLAG}="/xla/process-7-here-x1" {_FOR_CPU}')
+    '--tf_xla_clustering_debug'
+    """
+    quoted = r'"(\\.|[^"\\])*process-\d+-\w+-\w+"'
+    return re.sub(rf"{_FLAG}={quoted} {_FOR_CPU}", "", flags).strip()
+
+
+def _machine() -> str:
+    return re.sub(r"\W", "_", platform.node())
 
 
 def _default_folder() -> Path:
@@ -131,8 +154,11 @@ def _link_whole_files(folder: Path, key: str, own: Path) -> set[str]:
     """Link the files of a key, as XLA calls them, into a process's own folder; remove damaged ones."""
     known = set()
     for path in sorted(folder.glob(f"{key}-*.pb")):
-        _, sha256, name = path.name.split("-", 2)
-        with contextlib.suppress(FileNotFoundError):  # another process has removed it
+        match = re.fullmatch(rf"{key}-([0-9a-f]{{64}})-(.+)", path.name)
+        if match is None:  # not of ours
+            continue
+        sha256, name = match.groups()
+        with contextlib.suppress(OSError):  # such as one that another process has removed
             if hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
                 path.unlink()
             elif name not in known:
@@ -157,15 +183,21 @@ def _add_new_files(folder: Path, key: str, own: Path, known: set[str], process: 
 
 def _tidy(folder: Path) -> None:
     """Remove the oldest files, where they are too large in all, and what killed processes have left."""
-    left = {path: int(path.name.split("-")[1]) for path in folder.glob("process-*")}
+    named = {
+        path: re.fullmatch(r"process-(\d{1,9})-(\w*)-\w+", path.name) for path in folder.glob("process-*")
+    }
+    left = {path: match.groups() for path, match in named.items() if match}
     if left:
         import psutil  # which takes a moment
 
-        for path, process in left.items():
-            if not psutil.pid_exists(process):
-                shutil.rmtree(path, ignore_errors=True)
+        for path, (process, machine) in left.items():
+            with contextlib.suppress(OSError):
+                # Of a process on another machine, or in another container, only the time can tell.
+                old = time.time() - path.stat().st_mtime > _STRAY_SECONDS
+                if old if machine != _machine() else not psutil.pid_exists(int(process)):
+                    shutil.rmtree(path, ignore_errors=True)
     total = 0
-    with contextlib.suppress(FileNotFoundError):  # another process does the same
+    with contextlib.suppress(OSError):  # another process does the same
         files = [(path.stat(), path) for path in folder.glob("*.pb")]
         for status, path in sorted(files, key=lambda file: file[0].st_mtime, reverse=True):
             total += status.st_size

@@ -24,10 +24,9 @@ from typing import IO, Any
 
 import cloudpickle
 
-from toolkit import quiet
+from toolkit import caching, quiet
 
 _PORT_TAKEN = "Could not start gRPC server"  # what TensorFlow says then
-_XLA_CACHE = "--tf_xla_persistent_cache_directory"
 _POLL_SECONDS = 0.05
 
 
@@ -151,8 +150,7 @@ def _environments(count: int) -> list[dict[str, str]]:
         "TF_FORCE_GPU_ALLOW_GROWTH": "true",
         "NVIDIA_TF32_OVERRIDE": "0",  # numbers must not depend on where they are computed
     }
-    # The folder of XLA's cache belongs to this process alone (see `toolkit.caching`).
-    common["TF_XLA_FLAGS"] = common.get("TF_XLA_FLAGS", "").partition(_XLA_CACHE)[0].strip()
+    common["TF_XLA_FLAGS"] = caching.without_cache(common.get("TF_XLA_FLAGS", ""))
     common.pop("TF_CONFIG", None)
     if count == 1:
         return [common]

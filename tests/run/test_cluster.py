@@ -13,7 +13,7 @@ import pytest
 from conftest import ROOT
 from run.guess import finish, logged, the_study
 
-from toolkit.run import cluster, options, report
+from toolkit.run import cluster, options, processes, report
 
 dask = pytest.importorskip("dask")
 distributed = pytest.importorskip("distributed")
@@ -110,6 +110,22 @@ def test_a_worker_without_the_data_must_not_take_the_sample(tmp_path):
         report.write(tmp_path / "seed=0", {"command": {"data": data}})
         there.submit("seed=0")
     assert sent == ["real", "real", "sample"]
+
+
+@pytest.mark.parametrize(("cache", "there"), [("off", "off"), ("/a/folder/here", "on")])
+def test_without_a_cache_here_there_is_none_there(cache, there, tmp_path, monkeypatch):
+    (tmp_path / "seed=0").mkdir()
+    report.write(tmp_path / "seed=0", {"command": {"data": "real"}})
+    monkeypatch.setenv("RECIPES_CACHE", cache)
+    sent, started = [], []
+    here = cluster.Cluster.__new__(cluster.Cluster)
+    here.start, here.folder = ("guess.py",), tmp_path
+    here.executor = SimpleNamespace(submit=lambda *args: sent.append(args[-1]))
+    here.submit("seed=0")
+    monkeypatch.setenv("RECIPES_CACHE", "on")  # as it may be on the other machine
+    monkeypatch.setattr(processes.subprocess, "Popen", lambda *_, env, **__: started.append(env))
+    processes.start(["guess.py"], tmp_path, None, sent[0])
+    assert started[0]["RECIPES_CACHE"] == there
 
 
 @pytest.mark.parametrize(

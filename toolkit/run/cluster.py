@@ -9,6 +9,7 @@ import importlib
 import io
 import json
 import logging
+import os
 import platform
 import re
 import tempfile
@@ -65,7 +66,9 @@ class Cluster:
         content = report.read(self.folder / place)
         if content["command"]["data"] == "auto":  # a worker without the data must not take the sample
             content["command"]["data"] = "real"
-        future: Future[Any] = self.executor.submit(work, self.start, content, fingerprint())
+        off = os.environ.get("RECIPES_CACHE", "").lower() == "off"  # a folder is that of this machine
+        cache = "off" if off else None
+        future: Future[Any] = self.executor.submit(work, self.start, content, fingerprint(), cache)
         return future
 
     def finish(self, place: str, future: "Future[Any]") -> None:
@@ -103,13 +106,16 @@ def fingerprint() -> dict[str, str]:
     }
 
 
-def work(start: Sequence[str], content: dict[str, Any], wanted: dict[str, str]) -> bytes:
+def work(
+    start: Sequence[str], content: dict[str, Any], wanted: dict[str, str], cache: str | None = None
+) -> bytes:
     """Run a job on the machine of a worker, and return its folder as an archive.
 
     Args:
         start: What comes after `python` to start the recipe.
         content: The report of a run that has not begun.
         wanted: The `fingerprint` of who asks.
+        cache: "off", if XLA shall keep nothing.
 
     Raises:
         RuntimeError: If this machine has another version of something.
@@ -128,7 +134,7 @@ def work(start: Sequence[str], content: dict[str, Any], wanted: dict[str, str]) 
         place.mkdir(parents=True)
         report.write(place, content)
         with (place / "output.txt").open("wb") as output:
-            status = processes.start(start, place, output).wait()
+            status = processes.start(start, place, output, cache).wait()
         content = report.read(place)
         if content["status"] in ("waiting", "running"):
             raise RuntimeError(f"it ended with status {status} on {platform.node()}")

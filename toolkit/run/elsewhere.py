@@ -1,6 +1,7 @@
 """`Run.predict_elsewhere`: load models in a new process, which knows only the files and the recipe."""
 
 import importlib
+import os
 import subprocess
 import sys
 import tempfile
@@ -11,6 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from toolkit import caching
+
 
 def predict(
     recipe: str, paths: Sequence[Path], x: npt.ArrayLike, train: tuple[Any, Any] | None = None
@@ -20,7 +23,8 @@ def predict(
         for name, array in zip(("x", "x_train", "y_train"), (x, *(train or ())), strict=False):
             np.save(Path(folder, f"{name}.npy"), np.asarray(array))
         command = [sys.executable, "-m", "toolkit.run.elsewhere", recipe, folder, *map(str, paths)]
-        subprocess.run(command, check=True)
+        flags = caching.without_cache(os.environ.get("TF_XLA_FLAGS", ""))
+        subprocess.run(command, check=True, env=os.environ | {"TF_XLA_FLAGS": flags})
         count = len(paths) * (1 if train is None else 2)
         return [np.load(Path(folder, f"{number}.npy")) for number in range(count)]
 

@@ -19,13 +19,16 @@ TRIES = 3  # a run that is killed so many times is given up
 JOB_BYTES = 2_000_000_000  # of memory: the most that a recipe takes
 
 
-def start(recipe: Sequence[str], place: Path, output: IO[bytes]) -> "subprocess.Popen[bytes]":
+def start(
+    recipe: Sequence[str], place: Path, output: IO[bytes], cache: str | None = None
+) -> "subprocess.Popen[bytes]":
     """Start the run that a folder's report describes.
 
     Args:
         recipe: What comes after `python` to start the recipe.
         place: The folder.
         output: Where goes what it prints.
+        cache: RECIPES_CACHE for it; by default that of this process.
     """
     # The code of this process, wherever else there is some; a session of its own: Ctrl-C shall come once.
     paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
@@ -34,7 +37,9 @@ def start(recipe: Sequence[str], place: Path, output: IO[bytes]) -> "subprocess.
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=subprocess.STDOUT,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))},
+        env=os.environ
+        | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+        | ({} if cache is None else {"RECIPES_CACHE": cache}),
         start_new_session=True,
     )
 

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from toolkit import _keras
+from toolkit import _keras, _tensorflow
 from toolkit.training.arrays import Feed, RowNumbers
 from toolkit.training.members import Member
 from toolkit.training.progress import warn
@@ -256,7 +256,7 @@ class _Steps:
             self._loop if jit else self._overlapping_loop, autograph=False, jit_compile=jit
         )
         tensors = self.feed.table.signature(self.batch_size)
-        with _keras.steady_names():
+        with _tensorflow.steady_names():
             return function.get_concrete_function(tensors, order, number, number)
 
     def _goes_on(self, i: tf.Tensor, stop: tf.Tensor, logs: Any) -> tf.Tensor:

@@ -13,7 +13,7 @@ import psutil
 import scipy.sparse
 import tensorflow as tf
 
-from toolkit import _checks, _keras
+from toolkit import _checks, _tensorflow
 
 RowNumbers = npt.NDArray[np.int64]
 
@@ -189,7 +189,7 @@ def _to_device(part: npt.NDArray[Any], share: bool) -> tf.Tensor:
 def free_bytes() -> int:
     """Return the free memory of the device that TensorFlow computes on."""
     if tf.config.list_logical_devices("GPU"):
-        return int(_keras.gpu_memory() - tf.config.experimental.get_memory_info("GPU:0")["current"])
+        return int(_tensorflow.gpu_memory() - tf.config.experimental.get_memory_info("GPU:0")["current"])
     return int(psutil.virtual_memory().available)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from toolkit import _keras
+from toolkit import _keras, _tensorflow
 from toolkit.training import alike
 from toolkit.training.alone import Heard, Pace, build_what_a_batch_would, warn_no_xla
 from toolkit.training.arrays import Feed, RowNumbers
@@ -47,7 +47,7 @@ class Stack:
     """
 
     def __init__(self, members: list[Member], training: Feed, validation: Feed) -> None:
-        _keras.complete_vectorized_map()
+        _tensorflow.complete_vectorized_map()
         self.members = members
         self.feeds = training, validation
         self.settings = settings = members[0].settings
@@ -222,7 +222,7 @@ class Stack:
 
     def _compile(self, jit: bool) -> None:
         def compiled(function: Callable[..., Any], jit: bool, *signature: Any) -> Any:
-            with _keras.steady_names():
+            with _tensorflow.steady_names():
                 traced = tf.function(function, autograph=False, jit_compile=jit)
                 return traced.get_concrete_function(*signature)
 
