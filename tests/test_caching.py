@@ -29,7 +29,7 @@ def as_at_the_start(monkeypatch):
     monkeypatch.setenv("TF_XLA_FLAGS", "")
     monkeypatch.setattr(caching, "_in_use", [])
     monkeypatch.setattr(caching.atexit, "register", lambda *_: None)
-    monkeypatch.setattr(_tensorflow, "settings_are_read", lambda: False)
+    monkeypatch.setattr(_tensorflow, "reads_settings_now", lambda: True)
 
 
 # Where to, and what is refused
@@ -59,6 +59,7 @@ def test_after_the_first_operation_it_is_too_late(tmp_path, monkeypatch):
     with pytest.raises(RuntimeError, match="before TensorFlow's first operation"):
         toolkit.compile_cache(tmp_path / "new")
     assert os.environ["TF_XLA_FLAGS"] == ""
+    assert list((tmp_path / "new").iterdir()) == []
 
 
 def test_it_is_in_the_user_s_folder_of_caches(monkeypatch):
@@ -152,6 +153,7 @@ def test_a_disk_that_is_nearly_full_is_left_alone(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="MB left"):
         toolkit.compile_cache(tmp_path / "new")
     assert os.environ["TF_XLA_FLAGS"] == ""
+    assert list((tmp_path / "new").iterdir()) == []
 
 
 # Files
@@ -228,6 +230,8 @@ def test_what_is_not_of_ours_does_no_harm(name, tmp_path, monkeypatch):
 
 
 def test_a_process_that_another_one_starts_may_ask_too(tmp_path, monkeypatch):
+    keys, key = [], caching._key
+    monkeypatch.setattr(caching, "_key", lambda: keys.append(key()) or keys[-1])
     monkeypatch.setenv("TF_XLA_FLAGS", "--tf_xla_min_cluster_size=5")
     toolkit.compile_cache(tmp_path / 'a "cache" \\')
     theirs = os.environ["TF_XLA_FLAGS"]
@@ -236,6 +240,8 @@ def test_a_process_that_another_one_starts_may_ask_too(tmp_path, monkeypatch):
     monkeypatch.setattr(caching, "_in_use", [])  # as in a new process, which inherits the flags
     toolkit.compile_cache(tmp_path / 'a "cache" \\')
     ours = os.environ["TF_XLA_FLAGS"]
+    assert len(keys) == 2
+    assert len(set(keys)) == 1
     assert ours.count("--tf_xla_persistent_cache_directory") == 1
     assert ours != theirs
     assert caching.without_cache(ours) == "--tf_xla_min_cluster_size=5"

@@ -27,25 +27,30 @@ def test_each_function_has_its_test():
 
 
 @pytest.mark.parametrize(
-    ("code", "read"),
+    ("code", "now"),
     [
-        ("keras.utils.set_random_seed(1); tf.function(abs)", False),
-        ("tf.config.list_physical_devices('GPU')", True),
-        ("tf.constant(1)", True),
+        ("keras.utils.set_random_seed(1); tf.function(abs)", True),
+        ("tf.config.list_physical_devices('GPU')", False),
+        ("tf.test.gpu_device_name()", False),
+        ("tf.constant(1)", False),
     ],
 )
-def test_settings_are_read(code, read):
+def test_reads_settings_now(code, now, tmp_path):
     program = f"""
-import os, keras, tensorflow as tf
+import os, sys, keras, tensorflow as tf
 from toolkit import _tensorflow
 {code}
-assert _tensorflow.settings_are_read() is {read}
-os.environ["TF_XLA_FLAGS"] = "--no_such_flag"
-tf.constant(1)
+flags = "--tf_xla_persistent_cache_directory=" + sys.argv[1] + " --tf_xla_persistent_cache_device_types=CPU"
+os.environ["TF_XLA_FLAGS"] = flags
+assert _tensorflow.reads_settings_now() is {now}
+assert os.environ["TF_XLA_FLAGS"] == flags
+assert not _tensorflow.pywrap_tfe.TF_GetXlaConstantFoldingDisabled()
+tf.function(lambda: tf.ones(3) + 1, jit_compile=True)()
+assert bool(os.listdir(sys.argv[1])) is {now}
 """
-    command = [sys.executable, "-c", program]
+    command = [sys.executable, "-c", program, str(tmp_path)]
     result = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"TF_XLA_FLAGS": ""})
-    assert (result.returncode == 0, "no_such_flag" in result.stderr) == (read, not read), result.stderr
+    assert result.returncode == 0, result.stderr
 
 
 def test_steady_names():

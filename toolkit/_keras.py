@@ -353,7 +353,7 @@ def needs_batches(board: keras.callbacks.TensorBoard) -> bool:
 
 @contextlib.contextmanager
 def quick_sparse_products() -> Iterator[None]:
-    """Let a sparse matrix times a dense one, in what this thread traces meanwhile, be TensorFlow's own product.
+    """Let sparse times dense, in what this thread traces meanwhile, be TensorFlow's own product.
 
     Keras takes the way of an embedding's look-up, which gives the same numbers several times later. What
     TensorFlow's product does not give as Keras does is left to Keras, and a log record says so.

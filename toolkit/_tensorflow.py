@@ -6,27 +6,37 @@
 import contextlib
 import functools
 import itertools
+import os
 import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.python import pywrap_tfe
 from tensorflow.python.eager import context
 from tensorflow.python.framework import ops
 from tensorflow.python.ops.parallel_for import pfor
 
+_TELLING = "--tf_xla_disable_constant_folding=true"
 _COUNT = ops.uid
 _OWN_COUNT = itertools.count(10**12)  # of numbers that TensorFlow's own count never reaches
 
 
-def settings_are_read() -> bool:
-    """Tell whether TensorFlow has read its settings from the environment.
+def reads_settings_now() -> bool:
+    """Let TensorFlow read TF_XLA_FLAGS, and tell whether it did: it does so once in a process.
 
-    Its first operation makes it do so, and so does its first look at the devices of the machine.
+    Otherwise it would at its first operation, or at its first look at the devices of the machine.
     """
-    made = context.context_safe()
-    return made is not None and (made._initialized or made._physical_devices is not None)
+    flags = os.environ.get("TF_XLA_FLAGS", "")
+    os.environ["TF_XLA_FLAGS"] = (
+        f"{flags} {_TELLING}"  # of all flags, one that can be asked for, and taken back
+    )
+    told = bool(pywrap_tfe.TF_GetXlaConstantFoldingDisabled())
+    os.environ["TF_XLA_FLAGS"] = flags
+    if told and _TELLING not in flags:
+        pywrap_tfe.TF_SetXlaConstantFoldingDisabled(False)
+    return told
 
 
 @contextlib.contextmanager

@@ -65,11 +65,7 @@ def compile_cache(folder: str | os.PathLike[str] | None = None) -> None:
         flags = without_cache(flags)
     if _FLAG in flags or flags[:1] not in ("", "-"):  # a name is that of a file of flags
         raise RuntimeError(f"TF_XLA_FLAGS must have room for a cache. Received: {flags}")
-    if "tensorflow" in sys.modules:
-        from toolkit import _tensorflow
-
-        if _tensorflow.settings_are_read():
-            raise RuntimeError("compile_cache must be called before TensorFlow's first operation")
+    os.environ["TF_XLA_FLAGS"] = flags
     checked, key = _private(root), _key()
     if (free := shutil.disk_usage(checked).free) < LEAST_FREE_BYTES:
         raise OSError(
@@ -77,11 +73,18 @@ def compile_cache(folder: str | os.PathLike[str] | None = None) -> None:
         )
     _tidy(checked)
     own = Path(tempfile.mkdtemp(prefix=f"process-{os.getpid()}-{_machine()}-", dir=checked))
-    known = _link_whole_files(checked, key, own)
-    atexit.register(_add_new_files, checked, key, own, known, os.getpid())
     quoted = str(own).replace("\\", "\\\\").replace('"', '\\"')
     cache = f'{_FLAG}="{quoted}" {_FOR_CPU}'
     os.environ["TF_XLA_FLAGS"] = f"{flags} {cache}".strip()
+    if "tensorflow" in sys.modules:
+        from toolkit import _tensorflow
+
+        if not _tensorflow.reads_settings_now():
+            os.environ["TF_XLA_FLAGS"] = flags
+            own.rmdir()
+            raise RuntimeError("compile_cache must be called before TensorFlow's first operation")
+    known = _link_whole_files(checked, key, own)
+    atexit.register(_add_new_files, checked, key, own, known, os.getpid())
     _in_use.append(root)
 
 
