@@ -8,6 +8,7 @@ import contextlib
 import difflib
 import os
 import runpy
+import signal
 import sys
 import textwrap
 from pathlib import Path
@@ -84,12 +85,21 @@ def _scores(about: dict[str, Any]) -> str:
     return ", ".join(f"{key} {low} to {high}" for key, (low, high) in judged.items())
 
 
+def show(text: str) -> None:
+    """Print a text to its end, or until its reader leaves, as `head` does."""
+    with contextlib.suppress(BrokenPipeError):
+        print(text, end="", flush=True)
+
+
 def refuse_unknown(name: str) -> None:
     """End with a hint where no recipe has this name."""
     if name not in names():
         near = difflib.get_close_matches(name.lower(), names(), n=1)
         hint = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(names())}."
-        print(f"python -m recipes: no recipe is called {name!r}. {hint}", file=sys.stderr)
+        wrong = f"no recipe is called {name!r}. {hint}"
+        if name.startswith("-"):
+            wrong = f"unknown option {name!r}. See --help."
+        print(f"python -m recipes: {wrong}", file=sys.stderr)
         sys.exit(2)
 
 
@@ -98,6 +108,8 @@ def write_notebook(name: str, args: list[str]) -> None:
     refuse_unknown(name)
     from toolkit.run import notebook
 
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # the package's, for the time of imports
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.exit(notebook.write(Path(__file__).parent / f"{name}.py", args))
 
 
@@ -115,14 +127,18 @@ def run(name: str) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] and sys.argv[1] in ("-h", "--help"):
-        print(USAGE, end="")
-    elif sys.argv[1:] == ["--table"]:
-        print(table())
-    elif sys.argv[1:2] == ["notebook"]:
-        write_notebook("".join(sys.argv[2:3]), sys.argv[3:])
-    elif sys.argv[1:]:
-        run(sys.argv[1])
+    args = sys.argv[1:]
+    asked = args[1:] if args[:1] == ["notebook"] else args
+    if asked[:1] in (["-h"], ["--help"]):
+        show(USAGE)
+    elif args == ["--table"]:
+        show(f"{table()}\n")
+    elif args == ["notebook"]:
+        print(USAGE, end="", file=sys.stderr)
+        sys.exit(2)
+    elif args[:1] == ["notebook"]:
+        write_notebook(args[1], args[2:])
+    elif args:
+        run(args[0])
     else:
-        with contextlib.suppress(BrokenPipeError):  # `| head -1`
-            print(listing(), end="", flush=True)
+        show(listing())

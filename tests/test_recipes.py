@@ -229,6 +229,10 @@ def test_a_lesson_that_does_not_yet_say_all_of_itself_is_listed_and_the_table_sa
         (["imbd"], 2, "no recipe is called 'imbd'. Did you mean imdb?"),
         (["zzz"], 2, "There are: backprop, boston"),
         (["--help"], 0, "usage: python -m recipes"),
+        (["--tabel"], 2, "unknown option '--tabel'"),
+        (["notebook"], 2, "usage: python -m recipes"),
+        (["notebook", "--help"], 0, "usage: python -m recipes"),
+        (["notebook", "imbd"], 2, "no recipe is called 'imbd'. Did you mean imdb?"),
     ],
 )
 def test_the_list_helps_with_a_mistake(args, status, message):

@@ -87,12 +87,23 @@ def read_own(path: Path, most: int = 100_000_000) -> bytes:
             return content.read(most)
 
 
+def refuse_links(folder: Path) -> None:
+    """Refuse a folder that somebody else may have made, where what is written would go elsewhere.
+
+    Raises:
+        OSError: Something in it, at any depth, is a link.
+    """
+    for path in folder.rglob("*"):  # which follows none
+        if path.is_symlink():
+            raise PermissionError(f"{path.relative_to(folder)} is a link")
+
+
 @contextlib.contextmanager
 def locked(path: Path, waiting: str = "") -> Iterator[None]:
     """Keep other processes out that lock the same file, which is made if need be, and stays; or a folder.
 
     The system lets go of it when the process ends, however that is. Where there are no locks, or nobody may
-    write, nobody waits.
+    write, or the file is a link, nobody waits.
 
     Args:
         path: The file, or a folder that is there.
@@ -100,7 +111,8 @@ def locked(path: Path, waiting: str = "") -> Iterator[None]:
     """
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):
-            flags = os.O_RDONLY if path.is_dir() else os.O_CREAT | os.O_RDWR  # which change no time
+            made = os.O_CREAT | os.O_RDWR | getattr(os, "O_NOFOLLOW", 0)
+            flags = os.O_RDONLY if path.is_dir() else made  # which change no time
             file = os.open(path, flags, 0o666)
             stack.callback(os.close, file)
             if fcntl is not None:

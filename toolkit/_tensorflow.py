@@ -42,7 +42,7 @@ def reads_settings_now() -> bool:
 @contextlib.contextmanager
 def random_state_kept() -> Iterator[None]:
     """Put back the random states of Python, NumPy and TensorFlow, whatever is drawn meanwhile."""
-    tensorflows = context.context()._rng
+    tensorflows = getattr(context.context(), "_rng", None)  # there is one where a seed was set
     states = random.getstate(), np.random.get_state(), tensorflows and tensorflows.getstate()  # noqa: NPY002
     try:
         yield

@@ -78,6 +78,34 @@ def test_a_terminal_is_told_at_once_and_ctrl_c_ends_the_start_without_a_tracebac
     os.close(terminal)
 
 
+@pytest.mark.parametrize("words", ["recipes.losses", "recipes losses"])
+def test_ctrl_c_ends_the_very_start_without_a_traceback(words, tmp_path):
+    """While what reads the options is imported."""
+    (tmp_path / "tyro.py").write_text("import time\nprint('here', flush=True)\ntime.sleep(60)")
+    started = [sys.executable, "-m", *words.split()]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    with subprocess.Popen(started, cwd=ROOT, env=environment, **pipes) as process:
+        assert process.stdout.readline() == "here\n"
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=20) == ("", "")
+        assert process.returncode == -signal.SIGINT  # which shells give as 130
+
+
+@pytest.mark.parametrize("study", [True, False])
+def test_ctrl_c_interrupts_a_study_and_an_import_changes_nothing(study):
+    begun = """
+from toolkit.run import begin, study
+study.run = lambda *_: print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+begin(pathlib.Path("recipes/losses.py"), ["--seeds", "2"])
+"""
+    imported = "print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)"
+    code = f"import pathlib, signal, recipes\n{begun if study else imported}"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert (result.returncode, result.stdout) == (0, "True\n"), result.stderr
+
+
 def test_a_file_is_not_told_of_the_start(tmp_path):
     (tmp_path / "keras.py").write_text("raise SystemExit(0)")
     result = command("recipes.losses", env=os.environ | {"PYTHONPATH": str(tmp_path)})
@@ -118,14 +146,23 @@ def test_a_reader_that_leaves_ends_the_run_without_a_complaint(tmp_path):
     assert json.loads(path.read_text())["status"] == "interrupted"
 
 
-def test_a_list_that_nobody_reads_is_no_error():
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        ("recipes", 0),
+        ("recipes --table", 0),
+        ("recipes --help", 0),
+        ("recipes imdb --help", 141),
+        ("recipes.imdb --help", 141),
+    ],
+)
+def test_what_nobody_reads_is_no_error(words, status):
     reading, writing = os.pipe()
     os.close(reading)
-    result = subprocess.run(
-        [sys.executable, "-m", "recipes"], stdout=writing, stderr=subprocess.PIPE, cwd=ROOT, check=False
-    )
+    command = [sys.executable, "-m", *words.split()]
+    result = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, cwd=ROOT, check=False)
     os.close(writing)
-    assert (result.returncode, result.stderr) == (0, b"")
+    assert (result.returncode, result.stderr) == (status, b"")
 
 
 FLAGS = 'print("flags:", os.environ.get("TF_XLA_FLAGS", ""))'

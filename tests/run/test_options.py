@@ -8,6 +8,7 @@ from conftest import ROOT
 from run.guess import LESSON, TRAINING
 
 from recipes.__main__ import names
+from toolkit import _files
 from toolkit.run.recipe import Recipe
 
 
@@ -92,6 +93,37 @@ def test_resume_follows_no_link_and_waits_for_no_pipe(name, run, folders, tmp_pa
     assert list((tmp_path / "there").iterdir()) == []
 
 
+@pytest.mark.parametrize("name", ["model.keras", ".lock", "unfinished-a.csv", "checkpoints/fit/epoch.state"])
+def test_resume_writes_through_no_link(name, run, folders, tmp_path):
+    run("--note", "raise KeyboardInterrupt")
+    (folder,) = folders()
+    (path := folder / name).parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    for target in ("there", "none"):
+        (tmp_path / "there").write_text("mine")
+        path.symlink_to(tmp_path / target)
+        status, out, err, _ = run("--resume", str(folder), data=())
+        assert (status, out, f"{name} is a link" in err, len(err.splitlines())) == (2, "", True, 1), err
+        path.unlink()
+    assert (tmp_path / "there").read_text() == "mine"
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "O_NOFOLLOW"), reason="links are followed")
+def test_a_lock_that_is_a_link_makes_and_opens_nothing(tmp_path):
+    (tmp_path / ".lock").symlink_to(tmp_path / "new")
+    with _files.locked(tmp_path / ".lock"):
+        assert not (tmp_path / "new").exists()
+
+
+def test_an_option_that_is_not_described_is_named_in_a_line(run, tmp_path):
+    lesson = LESSON.replace("        epochs: Passes over the rows.\n", "")
+    for args in ((), ("--help",)):
+        status, out, err, _ = run(*args, lesson=lesson)
+        wanted = f"{tmp_path}/guess.py: the docstring of main must describe epochs under Args:, for --epochs"
+        assert (status, out, err) == (2, "", f"guess: {wanted}\n")
+
+
 @pytest.mark.parametrize("sweep", ["unit=2", "units", "units=two", "units=0", "bias=maybe", "=3"])
 def test_a_wrong_sweep_is_refused_before_any_work(run, folders, sweep):
     status, _, err, _ = run("--set", sweep, lesson=TRAINING)
@@ -156,6 +188,13 @@ FAULTS = [
     ("command", {"quick": False, "data": "sample", "data_dir": 5}),
     ("command", {"quick": False, "data": "sample", "data_dir": None, "seeds": 5, "out": "/"}),
     ("recipe", ["guess"]),
+    ("status", ["finished"]),
+    ("status", "done"),
+    ("verdict", [1]),
+    ("error", 5),
+    ("seconds", "5"),
+    ("metrics", {"test_mae": "5"}),
+    ("data", [{"name": "a"}]),
 ]
 
 

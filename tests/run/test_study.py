@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from run.guess import TRAINING, finish, logged, the_study
 from scipy import stats
 
-from toolkit.run import results, study
+from toolkit.run import report, results, study
 from toolkit.run.recipe import Recipe
 
 
@@ -170,12 +170,54 @@ def test_a_study_that_is_killed_again_and_again_loses_nothing_and_does_nothing_t
         '{"version": 1, "recipe": "guess", "jobs": [{"label": "", "seed": 0, "folder": "../x"}]}',
         '{"version": 1, "recipe": "guess", "jobs": [{"label": "", "seed": 0, "folder": "/x"}]}',
         '{"version": 1, "recipe": "guess", "jobs": [{"label": "", "seed": "a", "folder": "x"}]}',
+        '{"version": 1, "recipe": "guess", "jobs": [{"label": "", "seed": Infinity, "folder": "x"}]}',
+        '{"version": 1, "recipe": "guess", "jobs": [{"label": "", "seed": 0, "folder": "a\\u0000"}]}',
     ],
 )
 def test_a_study_that_is_none_is_refused_in_a_line(content, run, tmp_path):
     (tmp_path / "study.json").write_text(content)
     status, out, err, _ = run("--resume", str(tmp_path), data=())
     assert (status, out, len(err.splitlines())) == (2, "", 1)
+
+
+def test_a_study_with_a_link_in_it_is_refused_in_a_line(run, tmp_path):
+    (tmp_path / "seed=0").mkdir()
+    jobs = [{"label": "", "seed": 0, "folder": "seed=0"}]
+    (tmp_path / "study.json").write_text(json.dumps({"version": 1, "recipe": "guess", "jobs": jobs}))
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / "seed=0/output.txt").symlink_to(tmp_path / "mine")
+    status, out, err, _ = run("--resume", str(tmp_path), data=())
+    assert (status, out, "seed=0/output.txt is a link" in err, len(err.splitlines())) == (2, "", True, 1)
+    assert (tmp_path / "mine").read_text() == "mine"
+
+
+LOST = {"status": "failed", "error": "its report.json is lost", "verdict": "not judged"}
+LOST |= {"seconds": 0.0, "metrics": {}}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("", "5", "[]", "[" * 100_000, '[["status", "finished"]]'),
+        *('{"status": ["finished"]}', '{"status": "done"}', '{"verdict": [1]}', '{"error": null}'),
+        *('{"seconds": "5"}', '{"seconds": NaN}', '{"seconds": Infinity}', '{"seconds": true}'),
+        *('{"metrics": 5}', '{"metrics": {"test_and": "x"}}', '{"metrics": {"a": 1%s}}' % ("0" * 400)),
+        *('{"data": [5]}', '{"data": null}', '{"data": [{"name": "a"}]}', '{"data": {"name": "a"}}'),
+    ],
+)
+def test_a_report_that_no_run_has_written_is_a_lost_one(content, tmp_path, capsys):
+    (tmp_path / "seed=0").mkdir()
+    (tmp_path / "seed=0/report.json").write_text(content)
+    assert report.read(tmp_path / "seed=0") == LOST
+    recipe = Recipe(print, "guess", "", {}, {}, ())
+    assert study._conclude(recipe, tmp_path, [study.Job("", 0, "seed=0")], "") == 1
+    assert capsys.readouterr().out.startswith("seed=0 failed: its report.json is lost (")
+
+
+def test_the_report_of_a_training_that_diverged_is_none_that_is_lost(tmp_path):
+    said = {"status": "finished", "metrics": {"test_mae": float("inf")}, "seconds": 5}
+    report.write(tmp_path, said)
+    assert report.read(tmp_path) == LOST | said
 
 
 def test_values_with_odd_characters_get_plain_folders_of_their_own(counting, tmp_path):

@@ -244,7 +244,49 @@ WRONG = {
     "callbacks": lambda state: state["members"]["0"].update(callbacks=[{}]),
     "more": lambda state: state["members"]["0"].update(more=1),
     "nothing": lambda state: state.clear(),
+    "stacked text": lambda state: state.update(stacked=["0"]),
+    "stacked as text": lambda state: state.update(stacked="0"),
+    "stacked dictionary": lambda state: state.update(stacked={"0": 1}),
+    "stacked twice": lambda state: state.update(stacked=[0, 0]),
+    "stacked False": lambda state: state.update(stacked=[False]),
+    "none stacked": lambda state: state.update(stacked=[]),
+    "run of arrays": lambda state: state["run"].update(x=np.ones(3)),
+    "seed": lambda state: state["run"].update(seed="x"),
+    "negative epoch": lambda state: state.update(epoch=-5),
+    "epoch True": lambda state: state.update(epoch=True),
+    "late epoch": lambda state: state.update(epoch=10**9),
+    "next epoch": lambda state: state.update(epoch=3),
+    "ragged": lambda state: state["members"]["0"]["variables"].__setitem__(0, [[1], [2, 3]]),
+    "counter": lambda state: [exchange(state, i, 5) for i in counters(state)],
+    "text of the same size": lambda state: exchange(state, 0, np.full((5, 8), "x", "U1")),
+    "whole numbers of the same size": lambda state: exchange(state, 0, np.ones((5, 8), "int32")),
+    "other bytes first": lambda state: exchange(state, 0, np.ones((5, 8), ">f4")),
+    "member": lambda state: state["members"].update({"0": 5}),
+    "no history": lambda state: state["members"]["0"]["history"].clear(),
+    "history number": lambda state: state["members"]["0"].update(history={"loss": 5}),
+    "history of lists": lambda state: state["members"]["0"]["history"].update(loss=[[1.0]] * 3),
+    "long history": lambda state: state["members"]["0"]["history"]["loss"].append(1.0),
+    "epochs": lambda state: state["members"]["0"].update(epochs=["a", None]),
+    "epochs True": lambda state: state["members"]["0"].update(epochs=[False, True, 2]),
+    "epochs apart": lambda state: state["members"]["0"].update(epochs=[0, 1, 3]),
+    "too few epochs": lambda state: state["members"]["0"]["epochs"].pop(),
+    "stopped": lambda state: state["members"]["0"].update(stopped=0),
+    "no callbacks": lambda state: state["members"]["0"].update(callbacks=[]),
+    "callback 5": lambda state: state["members"]["0"].update(callbacks=[5, {}]),
+    "callback of nothing": lambda state: state["members"]["0"].update(callbacks=[{"filename": "x"}, {}]),
 }
+
+
+def exchange(state, index, value):
+    state["members"]["0"]["variables"][index] = value
+
+
+def counters(state):
+    return [
+        i
+        for i, each in enumerate(state["members"]["0"]["variables"])
+        if each.dtype == "int64" and not each.shape
+    ]
 
 
 @pytest.mark.parametrize("change", one_in(3, WRONG))
@@ -263,6 +305,7 @@ def test_a_right_hash_with_wrong_content_falls_back_and_says_so(change, interrup
         with_header({"run": ["array", "O", [1]]}, bytes(8)),
         with_header({"run": ["array", "<f8", [-1]]}),
         with_header({"run": ["array"]}),
+        with_header({"run": ["array", "<f8", [1 << 70]]}),
         with_header([]),
         with_header(5),
         hashlib.sha256((1 << 62).to_bytes(8, "little")).digest() + (1 << 62).to_bytes(8, "little"),
@@ -319,33 +362,139 @@ def test_a_link_in_the_place_of_what_is_written_is_not_followed(interrupted, tmp
         interrupted()
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("filepath", "/etc/passwd"),
-        ("save_freq", 1),
-        ("on_epoch_end", "x"),
-        ("_model", None),
-        ("_batches_seen_since_last_saving", [1]),
-        ("__class__", "x"),
-        ("not_there_yet", 1),
-    ],
-)
-def test_a_state_sets_nothing_but_what_the_callback_itself_would_keep(name, value, tmp_path, monkeypatch):
+class MyCheckpoint(keras.callbacks.ModelCheckpoint):
+    """One's own, with the attributes of Keras's."""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self.phase, self.seen = "before", {"last": None}
+
+    def on_epoch_end(self, epoch, logs=None):
+        super().on_epoch_end(epoch, logs)
+        self.phase, self.seen = f"after {epoch}", {"last": epoch}
+
+
+class Best(keras.callbacks.Callback):
+    """Writes to a file, and counts with an argument."""
+
+    def __init__(self, filename, left=9, others=()):
+        super().__init__()
+        self.filename, self.left, self.others, self.phase = filename, left, others, "before"
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.left -= 1
+        self.phase = f"after {epoch}"
+
+
+KEPT = {
+    "ModelCheckpoint": lambda folder: keras.callbacks.ModelCheckpoint(
+        folder / "best.keras", monitor="loss", save_best_only=True
+    ),
+    "MyCheckpoint": lambda folder: MyCheckpoint(folder / "best.keras", monitor="loss", save_best_only=True),
+    "Best": lambda folder: Best(str(folder / "best.keras")),
+    "TensorBoard": lambda folder: keras.callbacks.TensorBoard(folder / "logs"),
+    "EarlyStopping": lambda folder: keras.callbacks.EarlyStopping(
+        "loss", patience=50, restore_best_weights=True
+    ),
+    "ReduceLROnPlateau": lambda folder: keras.callbacks.ReduceLROnPlateau("loss"),
+}
+
+
+@pytest.fixture
+def train(tmp_path, monkeypatch):
+    """Return a function that trains with a callback; it returns the callback and the history."""
     monkeypatch.setattr(checkpoint, "SECONDS", 0.0)
+
+    def train(kind, epochs, folder=tmp_path / "checkpoint"):
+        keras.utils.set_random_seed(0)
+        kept, model = KEPT[kind](tmp_path), build_model()
+        history = fit(model, X, Y, epochs=epochs, verbose=0, callbacks=[kept], checkpoint=folder).history
+        return kept, history
+
+    return train
+
+
+ALIEN = {
+    "filepath": ("ModelCheckpoint", "filepath", "/etc/passwd"),
+    "filepath of one's own": ("MyCheckpoint", "filepath", "/etc/passwd"),
+    "argument": ("Best", "filename", "/etc/passwd"),
+    "directory": ("TensorBoard", "_val_dir", "/etc"),
+    "text in the place of None": ("EarlyStopping", "best", "x"),
+    "argument in a list": ("Best", "others", ["/etc/passwd"]),
+    "save_freq": ("ModelCheckpoint", "save_freq", 1),
+    "method": ("ModelCheckpoint", "on_epoch_end", "x"),
+    "_model": ("ModelCheckpoint", "_model", None),
+    "counter": ("ModelCheckpoint", "_batches_seen_since_last_saving", [1]),
+    "class": ("ModelCheckpoint", "__class__", "x"),
+    "not there yet": ("ModelCheckpoint", "not_there_yet", 1),
+    "directory of one's own": ("MyCheckpoint", "_current_epoch", "/etc"),
+    "no name": ("ModelCheckpoint", "", 1),
+    "writers": ("TensorBoard", "_writers", {"train": 5}),
+    "wait": ("EarlyStopping", "wait", "x"),
+    "wait None": ("EarlyStopping", "wait", None),
+    "best array": ("EarlyStopping", "best", np.ones(3)),
+    "best list": ("EarlyStopping", "best", [1, 2]),
+    "weights": ("EarlyStopping", "best_weights", [np.ones(3)]),
+    "weight": ("EarlyStopping", "best_weights", 5),
+    "function": ("EarlyStopping", "monitor_op", 5),
+    "cooldown": ("ReduceLROnPlateau", "cooldown_counter", "x"),
+}
+
+
+@pytest.mark.parametrize("case", one_in(3, ALIEN))
+def test_a_state_sets_nothing_but_what_the_callback_itself_would_keep(case, train, tmp_path):
+    kind, name, value = ALIEN[case]
+    train(kind, 2)
+    newest = sorted((tmp_path / "checkpoint").iterdir())[-1]
+    crafted(newest, lambda state: state["members"]["0"]["callbacks"][0].update({name: value}))
+    with pytest.warns(UserWarning, match=r"epoch-000002.state is damaged: the one before it is used"):
+        kept, history = train(kind, 3)
+    assert history == train(kind, 3, None)[1]
+    assert "/etc" not in str(vars(kept))
+
+
+def test_words_in_a_history_come_back(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "SECONDS", 0.0)
+
+    class Says(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            logs |= {"word": f"epoch {epoch}", "nothing": None}
 
     def train(epochs):
         keras.utils.set_random_seed(0)
-        best = keras.callbacks.ModelCheckpoint(tmp_path / "best.keras", monitor="loss", save_best_only=True)
-        folder = tmp_path / "checkpoint"
-        fit(build_model(), X, Y, epochs=epochs, verbose=0, callbacks=[best], checkpoint=folder)
-        return best
+        options = {
+            "epochs": epochs,
+            "verbose": 0,
+            "callbacks": [Says()],
+            "checkpoint": tmp_path / "checkpoint",
+        }
+        return fit(build_model(), X, Y, **options)
 
     train(2)
-    newest = sorted((tmp_path / "checkpoint").iterdir())[-1]
-    crafted(newest, lambda state: state["members"]["0"]["callbacks"][0].update({name: value}))
-    with pytest.raises(ValueError, match=f"must hold a state of ModelCheckpoint. Received: '{name}'"):
-        train(4)
+    history = train(3)
+    assert history.history["word"] == ["epoch 0", "epoch 1", "epoch 2"]
+    assert history.history["nothing"] == [None] * 3
+
+
+@pytest.mark.parametrize("kind", KEPT)
+def test_an_honest_state_of_a_callback_comes_back(kind, train, capsys):
+    train(kind, 2)
+    kept, history = train(kind, 3)
+    alone, wanted = train(kind, 3, None)
+    assert history == wanted
+    for name in ("phase", "seen", "left", "filename", "filepath", "best", "wait", "best_epoch", "_val_dir"):
+        assert getattr(kept, name, None) == getattr(alone, name, None)
+
+
+def test_a_state_with_bfloat16_comes_back(tmp_path):
+    def train(epochs, folder):
+        keras.utils.set_random_seed(0)
+        model = keras.Sequential([keras.Input((5,)), keras.layers.Dense(1, dtype="bfloat16")])
+        model.compile("adam", "mse")
+        return fit(model, X, Y, epochs=epochs, verbose=0, checkpoint=folder).history
+
+    train(2, tmp_path / "checkpoint")
+    assert train(3, tmp_path / "checkpoint") == train(3, None)
 
 
 def test_without_a_whole_checkpoint_the_run_starts_anew(interrupted, tmp_path):

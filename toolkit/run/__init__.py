@@ -1,10 +1,11 @@
 """`cli` and `begin`, which start a recipe, and `Run`, which its `main` is given."""
 
+import contextlib
 import gc
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -149,17 +150,17 @@ def begin(path: Path, args: Sequence[str]) -> None:
     Raises:
         SystemExit: If nothing is left to do.
     """
+    if signal.getsignal(signal.SIGINT) in (signal.default_int_handler, signal.SIG_DFL):
+        signal.signal(signal.SIGINT, _end_at_once)
     _asked(Recipe.read(path), args)
     quiet.start()
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, _end_at_once)
     if sys.stdout.isatty():
         print("Starting TensorFlow ...", flush=True)
     gc.disable()  # imports make many objects and hardly any garbage: to look for it takes long
 
 
 def started() -> None:
-    """Let Ctrl-C interrupt the recipe, and garbage be collected: `begin` had put an end to both."""
+    """Let Ctrl-C interrupt the recipe, or study, and garbage be collected: `begin` had put an end to both."""
     if not gc.isenabled():
         gc.freeze()  # what is there now stays: nobody need look at it again
         gc.enable()
@@ -170,7 +171,7 @@ def started() -> None:
 def _use_compile_cache() -> None:
     """Let XLA keep what it compiles, unless RECIPES_CACHE is "off"; it may name the folder, too."""
     chosen = os.environ.get("RECIPES_CACHE", "")
-    if chosen == "off":
+    if chosen.lower() == "off":
         return
     try:
         caching.compile_cache(chosen or None)
@@ -185,9 +186,22 @@ def _end_at_once(*_: object) -> NoReturn:
     os._exit(130)  # nothing is begun, and libraries in the middle of their import are better not asked
 
 
+@contextlib.contextmanager
+def _for_a_reader() -> Iterator[None]:
+    """End without a complaint where whoever reads what is printed, the help, has left, as `head` does."""
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        sys.exit(report.BROKEN_PIPE)
+
+
 def _asked(recipe: Recipe, args: Sequence[str]) -> tuple[options.Options, options.Common]:
     """Return the options of the one run that is asked for; a study is run here, and ends the process."""
-    chosen, common = options.parse(recipe, args)
+    with _for_a_reader():
+        chosen, common = options.parse(recipe, args)
     if common.no_cache:
         os.environ["RECIPES_CACHE"] = "off"  # for the runs of a study, too
     if common.resume is not None:
@@ -199,6 +213,7 @@ def _asked(recipe: Recipe, args: Sequence[str]) -> tuple[options.Options, option
         if (common.resume / "study.json").exists():
             from toolkit.run import study
 
+            started()
             sys.exit(study.resume(recipe, common.resume, common))
         return options.resumed(recipe, common.resume)
     variants = options.variants(recipe, chosen, common.set)
@@ -206,4 +221,5 @@ def _asked(recipe: Recipe, args: Sequence[str]) -> tuple[options.Options, option
         return next(iter(variants.values())), common
     from toolkit.run import study
 
+    started()
     sys.exit(study.run(recipe, variants, common))

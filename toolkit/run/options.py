@@ -70,6 +70,10 @@ def parse(recipe: Recipe, args: Sequence[str]) -> tuple[Options, Common]:
     hints = typing.get_type_hints(recipe.main)
     fields = []
     for name, default in recipe.defaults().items():
+        if name not in help_of:
+            file = recipe.main.__code__.co_filename
+            option = f"--{name.replace('_', '-')}"
+            refuse(recipe, f"{file}: the docstring of main must describe {name} under Args:, for {option}")
         about = tyro.conf.arg(help=help_of[name], metavar=_metavar(hints[name]))
         fields.append((name, Annotated[hints[name], about], shortened.get(name, default)))
     lesson = dataclasses.make_dataclass("Lesson", fields)
@@ -91,12 +95,13 @@ def resumed(recipe: Recipe, folder: Path) -> tuple[Options, Common]:
     Raises:
         SystemExit: If there is no run of this recipe to go on with, with status 2 and a line that says why.
     """
+    from toolkit.run.report import checked  # which needs the options
+
     try:
-        if (folder / "checkpoints").is_symlink():
-            raise ValueError("checkpoints is a link")
-        if (history := folder / "history.csv").exists() or history.is_symlink():
+        report = checked(json.loads(_files.read_own(folder / "report.json")))
+        _files.refuse_links(folder)
+        if (history := folder / "history.csv").exists():
             _files.read_own(history)
-        report = json.loads(_files.read_own(folder / "report.json"))
         kept = {"options": report["options"], "common": {"seed": report["seed"], **report["command"]}}
         if report["recipe"] != recipe.name or set(kept["options"]) != set(recipe.defaults()):
             refuse(recipe, f"--resume must be the folder of a run of {recipe.name}. Received: {folder}")

@@ -4,11 +4,12 @@ import datetime
 import importlib.metadata
 import itertools
 import json
+import math
 import platform
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from toolkit import _files
 from toolkit.data import Dataset
@@ -42,10 +43,42 @@ def read(folder: Path) -> dict[str, Any]:
     """Return the report of the run in a folder; one that is lost or damaged as a report that says so."""
     lost = {"status": "failed", "error": "its report.json is lost", "verdict": "not judged"}
     try:
-        content = json.loads(_files.read_own(folder / "report.json"))
-        return lost | {"seconds": 0.0, "metrics": {}} | dict(content)
-    except (OSError, ValueError, TypeError):
+        content = checked(json.loads(_files.read_own(folder / "report.json")))
+        return lost | {"seconds": 0.0, "metrics": {}} | content
+    except (OSError, ValueError, RecursionError):
         return lost | {"seconds": 0.0, "metrics": {}}
+
+
+def checked(content: Any) -> dict[str, Any]:
+    """Return a report that was read, whose entries may be missing, but are of the types that we write.
+
+    Raises:
+        ValueError: If one is not.
+    """
+    if not isinstance(content, dict):
+        raise ValueError("a report must be an object")
+    metrics, data = content.get("metrics", {}), content.get("data", [])
+    right = {
+        "status": content.get("status", "failed") in get_args(Status),
+        "verdict": content.get("verdict", "not judged") in get_args(Verdict),
+        "error": isinstance(content.get("error", ""), str),
+        "seconds": _is_number(content.get("seconds", 0)) and math.isfinite(content.get("seconds", 0)),
+        "metrics": isinstance(metrics, dict) and all(map(_is_number, metrics.values())),
+        "data": isinstance(data, list) and all(map(_is_origin, data)),
+    }
+    if wrong := [key for key, is_right in right.items() if not is_right]:
+        raise ValueError(f"{', '.join(wrong)} cannot be what a run has written")
+    return content
+
+
+def _is_number(value: Any) -> bool:
+    """Tell a number that a float can hold; NaN is one: a training that diverges may score it."""
+    return isinstance(value, float) or (type(value) is int and abs(value) < 1e300)
+
+
+def _is_origin(value: Any) -> bool:
+    """Tell an entry of "data"."""
+    return isinstance(value, dict) and all(isinstance(value.get(key), str) for key in ("name", "source"))
 
 
 def save_figure(path: Path, figure: Any) -> None:

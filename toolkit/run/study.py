@@ -77,9 +77,11 @@ def resume(recipe: Recipe, folder: Path, common: Common) -> int:
             options.refuse(recipe, f"--resume must be a study of {recipe.name}. Received: {folder}")
         jobs = [Job(str(job["label"]), int(job["seed"]), str(job["folder"])) for job in content["jobs"]]
         for job in jobs:
-            if Path(job.folder).is_absolute() or ".." in Path(job.folder).parts:
+            inside = not Path(job.folder).is_absolute() and ".." not in Path(job.folder).parts
+            if not (inside and (folder / job.folder).is_dir()):
                 raise ValueError(f"{job.folder} is not in it")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        _files.refuse_links(folder)
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         text = "--resume must be the folder of a study, with its study.json"
         options.refuse(recipe, f"{text}. Received: {folder} ({error!r:.200})")
     return _work(recipe, folder, jobs, common)

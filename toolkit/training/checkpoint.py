@@ -82,36 +82,49 @@ class RunState:
         )
         try:
             content = _files.read_own(path, 4 * own + _SPARE_BYTES)
-        except OSError:
-            return None
-        if hashlib.sha256(content[32:]).digest() != content[:32]:
-            return None
-        try:
+            if hashlib.sha256(content[32:]).digest() != content[:32]:
+                return None
             state: dict[str, Any] = _from_bytes(content[32:])
+            run, stacked = state["run"], state["stacked"]
             right = (
-                state["run"].keys() == self.fingerprints.keys()
+                run.keys() == self.fingerprints.keys()
+                and all(isinstance(value, str) for value in run.values())
+                and 0 <= int(run["seed"]) < 1 << 32
                 and state["members"].keys() == {str(member.index) for member in self.members}
-                and {str(index) for index in state["stacked"]} <= state["members"].keys()
-                and isinstance(state["epoch"], int)
+                and isinstance(stacked, list)
+                and len({repr(index) for index in stacked} & state["members"].keys()) == len(stacked)
+                and type(state["epoch"]) is int
             )
-        except (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError):
+        except Exception:  # it cannot be read, or a stranger has written what nobody expects
             return None
         return state if right else None
 
     def _is_complete(self, state: dict[str, Any]) -> bool:
         """Say whether a state has what models and callbacks need, in the right shapes and types."""
         kinds = {"variables": list, "history": dict, "epochs": list, "stopped": bool, "callbacks": list}
+        first = int(self.fingerprints["initial_epoch"])
+        trained, most = state["epoch"] + 1 - first, 0
         for member in self.members:
-            kept, variables = state["members"][str(member.index)], _variables(member.model)
-            if kept.keys() != kinds.keys() or not all(isinstance(kept[key], kinds[key]) for key in kinds):
+            kept = state["members"][str(member.index)]
+            if not isinstance(kept, dict) or {key: type(value) for key, value in kept.items()} != kinds:
                 return False
-            if len(kept["callbacks"]) not in (0, len(member.callbacks)):
+            epochs, history = kept["epochs"], kept["history"]
+            most = max(most, len(epochs))
+            callbacks = member.callbacks if trained else []
+            if not (
+                repr(epochs) == repr(list(range(first, first + len(epochs))))  # 1 is also True and 1.0
+                # Only a model that has stopped has fewer epochs; it may still be in the stack.
+                and (kept["stopped"] or (len(epochs) == trained and member.index in state["stacked"]))
+                and all(isinstance(each, list) and all(map(_is_plain, each)) for each in history.values())
+                # validation_freq makes some lists shorter.
+                and max(map(len, history.values()), default=0) == len(epochs)
+                and _fit(kept["variables"], _variables(member.model))
+                and len(kept["callbacks"]) == len(callbacks)
+                and all(isinstance(values, dict) for values in kept["callbacks"])
+                and not any(map(_misfit, callbacks, kept["callbacks"], [member.model] * len(callbacks)))
+            ):
                 return False
-            needed = [(tuple(each.shape), tf.as_dtype(each.dtype).size) for each in variables]
-            values = [np.asarray(value) for value in kept["variables"]]
-            if [(value.shape, value.dtype.itemsize) for value in values] != needed:
-                return False
-        return True
+        return bool(trained == most)
 
     def stacked(self) -> tuple[list[Member], list[Member]]:
         """Return the members that were stacked and those that were still trained.
@@ -141,7 +154,7 @@ class RunState:
                 member.model.history.history, member.model.history.epoch = kept["history"], kept["epochs"]
                 member.model.stop_training = kept["stopped"]
                 for callback, values in zip(member.callbacks, kept["callbacks"], strict=False):
-                    _restore(callback, values)
+                    _restore(callback, values, member.model)
         if self.state is None:
             self.save(first - 1)
         elif verbose:
@@ -248,9 +261,6 @@ def _state_of(callback: keras.callbacks.Callback, settings: bool = False) -> dic
     """
     if isinstance(callback, keras.callbacks.CSVLogger):
         return {}  # it goes on with its file
-    arguments = set(inspect.signature(type(callback).__init__).parameters)
-    # Keras's own may change the sign of an argument when they begin, and would do it again.
-    lasting = arguments if _keras.is_own(callback) else set()
 
     def kept(value: Any) -> bool:
         if isinstance(value, list | tuple):
@@ -259,31 +269,84 @@ def _state_of(callback: keras.callbacks.Callback, settings: bool = False) -> dic
             return all(isinstance(key, str) and kept(item) for key, item in value.items())
         return value is None or isinstance(value, bool | int | float | str | np.ndarray | np.generic)
 
+    names = _names(callback)
     return {
         name: value
         for name, value in vars(callback).items()
-        if name != "params" and kept(value) and (name in arguments if settings else name not in lasting)
+        if kept(value) and (name in names[0] if settings else _may_change(names, name, value))
     }
 
 
-def _restore(callback: keras.callbacks.Callback, values: dict[str, Any]) -> None:
-    """Set what the callback itself would keep: none of its other attributes, none of another type.
+def _names(callback: keras.callbacks.Callback) -> list[set[str]]:
+    """Return the arguments of a callback; those of Keras's classes in it; the names in Keras's code."""
+    simple = (keras.callbacks.Callback, keras.callbacks.History)  # which write no files
+    classes = type(callback).__mro__
+    kerass = [cls for cls in classes if _keras.is_own(cls) and cls not in simple]
+    codes = [getattr(each, "__code__", None) for cls in kerass for each in vars(cls).values()]
+    arguments, theirs = (
+        {name for make in makes if inspect.isfunction(make) for name in inspect.signature(make).parameters}
+        for makes in ([vars(cls).get("__init__") for cls in each] for each in (classes, kerass))
+    )
+    return [arguments, theirs, {name for code in codes if code for name in code.co_names}]
+
+
+def _may_change(names: list[set[str]], name: str, value: Any) -> bool:
+    """Say whether a value is one that training changes: no setting, and no text that may name a file."""
+    arguments, theirs, named = names
+    # Keras's own may change the sign of an argument when they begin, and would do it again.
+    if name in theirs or name in ("params", "_model", "monitor_op"):
+        return False
+    if name in named:  # of Keras's own code, whose counters, best values and weights are numbers
+        single = _is_number(value) and np.ndim(value) == 0
+        return value is None or single or name == "best_weights" or (isinstance(value, list) and not value)
+    texts = (not _is_number(leaf) for leaf in keras.tree.flatten(value) if leaf is not None)
+    return name not in arguments or not any(texts)
+
+
+def _misfit(callback: keras.callbacks.Callback, values: dict[str, Any], model: keras.Model) -> str:
+    """Name a value that the callback itself would not keep, for its attribute or its type; "" where all fit.
 
     What it does not have yet, it may have made in training: one of Keras's, if its code has the name.
     """
-    own = _state_of(callback)
-    codes = [getattr(each, "__code__", None) for cls in type(callback).__mro__ for each in vars(cls).values()]
-    named = {name for code in codes if code for name in code.co_names}
+    own, names = _state_of(callback), _names(callback)
     for name, value in values.items():
-        may_come = name in named or not _keras.is_own(type(callback))
-        known = name in own or (may_come and not hasattr(callback, name))
-        before = own.get(name)
-        if not known or not (before is None or value is None or _are_alike(before, value)):
-            raise ValueError(
-                f"The checkpoint must hold a state of {type(callback).__name__}. "
-                f"Received: {name!r}, a {type(value).__name__}"
-            )
+        before, kerass = own.get(name), name in names[2]
+        may_come = (kerass or not _keras.is_own(type(callback))) and not hasattr(callback, name)
+        alike = before is None or _are_alike(before, value)
+        cleared = value is None and not (kerass and isinstance(before, int))  # but no counter
+        fits = not kerass or name != "best_weights" or value is None or _fit(value, model.weights)
+        known = name in own or may_come
+        if not (known and (alike or cleared) and fits and _may_change(names, name, value)):
+            return name or "''"
+    return ""
+
+
+def _restore(callback: keras.callbacks.Callback, values: dict[str, Any], model: keras.Model) -> None:
+    """Set what the callback itself would keep; once it has begun, it shows more of that."""
+    if name := _misfit(callback, values, model):
+        raise ValueError(f"The checkpoint must hold a state of {type(callback).__name__}. Received: {name!r}")
     vars(callback).update(values)
+
+
+def _is_number(value: Any) -> bool:
+    """Tell numbers, and arrays of them, from all else: a metric may have a number a class."""
+    if isinstance(value, np.ndarray | np.generic):
+        return value.dtype.kind in "biufc"
+    return isinstance(value, int | float)
+
+
+def _is_plain(value: Any) -> bool:
+    """Tell what may stand in a history: numbers, and what a callback of the user's puts beside them."""
+    return value is None or isinstance(value, str) or _is_number(value)
+
+
+def _fit(values: Any, variables: list[Any]) -> bool:
+    """Say whether values are arrays as `_unpack` gives them for variables, which are bytes for bfloat16."""
+    dtypes = [np.dtype(tf.as_dtype(each.dtype).as_numpy_dtype).str for each in variables]
+    wanted = [(tuple(each.shape), np.dtype(dtype)) for each, dtype in zip(variables, dtypes, strict=True)]
+    if not isinstance(values, list) or not all(isinstance(value, np.ndarray) for value in values):
+        return False
+    return [(value.shape, value.dtype) for value in values] == wanted
 
 
 def _are_alike(a: Any, b: Any) -> bool:
