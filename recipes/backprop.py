@@ -47,16 +47,16 @@ def forward(weights: list, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def backward(weights: list, x: np.ndarray, y: np.ndarray) -> tuple[float, list[np.ndarray]]:
     """Return the loss and its gradients, by the chain rule, from the last layer to the first.
 
-    d_scores stands for the derivative of the loss by the scores, and so on; d_sums for the one by
-    the sums of the hidden layer, which go into its relu.
+    d_scores stands for the derivative of the loss with respect to the scores, and so on; d_sums
+    for the one with respect to the sums of the hidden layer, which go into its relu.
     """
     _, _, output_kernel, _ = weights
     hidden, log_p = forward(weights, x)
     n = len(y)
     loss = -log_p[np.arange(n), y].mean()  # crossentropy: of the true class only
     # The loss of a row is -score of the true class + log(sum of exp(score)). The derivative of that
-    # logarithm by a score is exp(score) / sum, the probability of its class; the first term adds -1
-    # for the true class. As the loss is the mean over n rows, each row's part is divided by n.
+    # logarithm with respect to a score is exp(score) / sum, the probability of its class; -score
+    # adds -1 for the true class. The loss is the mean over n rows: each row's part is divided by n.
     true_class = np.eye(10, dtype="float32")[y]  # (n, 10), a single 1 in each row
     d_scores = (np.exp(log_p) - true_class) / n  # (n, 10)
     # scores[i, k] is a bias plus the sum over j of hidden[i, j] * output_kernel[j, k]. So
@@ -123,6 +123,9 @@ def main(run: Run, *, momentum: float = 0.9) -> None:
     Args:
         momentum: Share of the velocity that stays from step to step.
     """
+    if not 0 <= momentum < 1:
+        raise ValueError(f"`momentum` must be at least 0 and below 1. Received: {momentum}")
+
     # 1. Data, as rows of 784 numbers from 0 to 1.
     data = run.data.mnist()
     (x, y), (x_test, y_test) = data
@@ -161,9 +164,7 @@ def main(run: Run, *, momentum: float = 0.9) -> None:
         "sgd": keras.optimizers.SGD(learning_rate=LEARNING_RATE),
         "momentum": keras.optimizers.SGD(learning_rate=LEARNING_RATE, momentum=momentum),
         "nesterov": keras.optimizers.SGD(
-            learning_rate=LEARNING_RATE,
-            momentum=momentum,
-            nesterov=True,
+            learning_rate=LEARNING_RATE, momentum=momentum, nesterov=True
         ),
     }
     losses = {}

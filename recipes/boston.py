@@ -75,7 +75,7 @@ def main(
         folds: Parts that the training rows are cut into.
         repeats: How many times the rows are cut into folds, each time differently.
         epochs: Passes over the training rows, enough of them to see overfitting.
-        batch_size: Rows a step.
+        batch_size: Rows in each step.
         units: Width of the two hidden layers.
         loss: What training makes small: squared error, or one that outliers disturb less.
     """

@@ -36,7 +36,7 @@ EXPECTED = {
 QUICK = {"epochs": 1}
 
 
-# Read `main` first, at the end: its steps say when each of these functions is called.
+# Read the numbered steps below first: they say when each of these functions is called.
 def build_model(units: int) -> keras.Model:
     """Build and compile a net with one hidden layer."""
     # Why not "relu"? Several devices add in another order, so the last digits of sums differ. These
@@ -147,7 +147,7 @@ def main(run: Run, *, workers: int = 2, epochs: int = 4, batch_size: int = 200) 
     Args:
         workers: Processes that train together.
         epochs: Passes over the training rows.
-        batch_size: Rows a step, of all devices or workers together.
+        batch_size: Rows in each step, of all devices or workers together.
     """
     # 1. Data: few rows, as most of the time goes into the start of processes.
     (x, y), (x_test, y_test) = run.data.mnist()
@@ -180,9 +180,9 @@ def main(run: Run, *, workers: int = 2, epochs: int = 4, batch_size: int = 200) 
     run.score(test_accuracy=scores["accuracy"])
     print(f"The first test image is a {model.predict(x_test[:1], verbose=0).argmax()}.")
 
-    # 5. Two devices of a new process, for devices are made before TensorFlow begins to work there.
-    #    run_workers(function, *arguments) calls function(rank, *arguments) in `count` processes, by
-    #    default 1, where `rank` is 0, 1, ...; it returns a list with the result of each.
+    # 5. Two devices of a new process, for they must be set up before TensorFlow runs its first
+    #    operation. run_workers(function, *arguments) calls function(rank, *arguments) in `count`
+    #    processes, by default 1, with rank 0, 1, ...; it returns a list with the result of each.
     plan = (saved, x, y, batch_size, epochs)
     (trained,) = run_workers(train_on_devices, *plan)  # (101770,)
     run.score(devices_difference=abs(trained - wanted).max())
@@ -192,10 +192,10 @@ def main(run: Run, *, workers: int = 2, epochs: int = 4, batch_size: int = 200) 
     try:
         run_workers(train_worker, *plan, workers - 1, count=workers)
     except ChildProcessError as error:
-        print(error)
+        print("One worker is killed on purpose:", error)
 
     # 7. New processes, of which none is killed (None), go on from the last file: the half epoch is
-    #    lost, and done again. They end with the numbers of one device, and all with the same.
+    #    lost, and done again. All end as one device did. Axes of weights: worker, epoch, number.
     weights = np.array(run_workers(train_worker, *plan, None, count=workers))  # (2, 2, 101770)
     run.score(workers_difference=abs(weights[0, -1] - wanted).max())
     run.score(rank_difference=np.ptp(weights, axis=0).max())  # the largest minus the smallest
@@ -208,7 +208,7 @@ def main(run: Run, *, workers: int = 2, epochs: int = 4, batch_size: int = 200) 
     print(f"rows a step, hidden units: seconds a step alone, and with {workers} workers")
     for (rows, units), (alone, together) in zip(cases, times, strict=True):
         print(f"{rows:11}, {units:12}: {alone:20.4f}, {together:8.4f}")
-    run.figure("costs.png", draw_costs(cases, times, ["alone", f"{workers} workers"]))
+    run.figure("costs.png", draw_costs(cases, times, ["alone", f"{workers} workers"], data="MNIST"))
 
 
 def flat(arrays: list) -> np.ndarray:

@@ -122,7 +122,9 @@ def main(run: Run, *, dear_weight: float = 10, epochs: int = 100) -> None:
 
     # 4. The model. Its graph shows the shared layer with the arrows of both calls.
     model = build_model()
-    run.figure("graph.png", draw_graph(model))
+    axes = draw_graph(model)
+    axes.set_title(f"{data.name}: the graph of the model")
+    run.figure("graph.png", axes)
     # Each output has a loss of its own, found by its name. Training makes their weighted sum
     # small. The loss of the price is some 100 times as large as that of the other output, so
     # dear_weight lets the other one be heard, too.

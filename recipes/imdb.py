@@ -35,7 +35,7 @@ NUM_WORDS = 10_000  # the most frequent words; every other word counts as unknow
 def build_model(hidden_layers: int, units: int, activation: str, loss: str) -> keras.Model:
     """Build and compile a network that turns a review into the probability that it is positive."""
     model = keras.Sequential()
-    # The rows come as a sparse matrix, which stores only what is not 0: see step 1 of main.
+    # The rows come as a sparse matrix, which stores only what is not 0: see step 1 below.
     model.add(keras.Input(shape=(NUM_WORDS,), sparse=True))
     # A Dense layer multiplies its input by a matrix of weights, adds a bias for each unit, and
     # applies the activation ("relu": a negative number becomes 0).

@@ -159,6 +159,8 @@ def main(
     count = min(3000, len(data.word_index) + 4)  # the numbers 0 to 3 stand for no words
     vectors = vectors[:count]
     token = toolkit.encode(word, data.word_index, num_words=count)[-1]  # the first one is "start"
+    if token < 4:
+        print(f'"{word}" is unknown: the figure is that of "?", which stands for all such words.')
     run.figure("words.png", draw_neighbors(vectors, token, data.word_index))
 
 

@@ -25,7 +25,9 @@ EXPECTED = {"glorot_ratio": (0, 1e-6), "he_ratio": (0.02, 50), "test_accuracy": 
 # A short run to check that everything works; its scores mean nothing.
 QUICK = {"hidden_layers": 3, "epochs": 1}
 
-# How much of a signal's mean square does a relu layer pass on? (Its variance goes the same way.)
+# How much of a signal's mean square does a relu layer pass on? (Its variance goes the same way:
+# the sums lie symmetrically around 0, in a bell, so after relu the variance is a fixed part of the
+# mean square, 1 - 1/pi of it.)
 # Let n be the number of its inputs. A unit adds up n products of an input and a weight, so its sum
 # has n times the variance of a weight, times the mean square of the inputs. Relu makes 0 of the
 # negative sums, and so halves their mean square. A layer thus passes on a share of n/2 times the
@@ -78,7 +80,10 @@ def build_model(start: str, norm: bool, hidden_layers: int, units: int) -> keras
 
 
 def variances(model: keras.Model, x: np.ndarray, y: np.ndarray) -> tuple[list, list]:
-    """Return the variances of each layer's activations, and of the loss's gradients by these."""
+    """Return the variances of each layer's activations, and of the gradients.
+
+    These are the gradients of the loss with respect to the activations.
+    """
     signal = tf.constant(x)  # (rows, 784)
     activations = []
     with tf.GradientTape() as tape:

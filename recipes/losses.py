@@ -6,8 +6,8 @@ Teaches   Errors of quantities, hinges, cross-entropies, accuracies, each a line
 Data      Random numbers; the 404 prices of Boston housing, in thousands of dollars.
 Source    Gulli and Pal, Deep Learning with Keras, chapter 1; Graves et al., ICML 2006 (CTC).
 Takes     3 s
-Try next  --wrong-prices 150, then 250: when does mae give way? For "aa", why are there fewer
-          alignments?
+Try next  --wrong-prices 150, then 250: when does mae give way? In step 5 make `word`
+          [1, 1], which is "aa": why are there fewer alignments?
 """
 
 import itertools
@@ -65,8 +65,8 @@ ONE_HOT = {
         np.maximum(1 - (y * p).sum(axis=1) + ((1 - y) * p).max(axis=1), 0)
     ),
 }
-# Three of these for a target that is the number of the class: p[np.arange(len(y)), y] picks from
-# each row the probability of its true class.
+# Three of these formulas again, for a target that is the number of the class:
+# p[np.arange(len(y)), y] picks from each row the probability of its true class.
 INTEGERS = {
     "sparse_categorical_crossentropy": lambda y, p: -np.mean(np.log(p[np.arange(len(y)), y])),
     "sparse_categorical_accuracy": lambda y, p: np.mean(p.argmax(axis=1) == y),
@@ -122,6 +122,9 @@ def main(run: Run, *, wrong_prices: int = 20) -> None:
     # The head of a network is its end. toolkit.head looks at the targets, and names the output
     # layer, the loss and the metric that go with them.
     data = run.data.boston_housing()
+    right = data.y_train  # (404,), the prices of the training rows
+    if wrong_prices > len(right):
+        raise ValueError(f"`wrong_prices` must be at most {len(right)}. Received: {wrong_prices}")
     random = np.random.default_rng(run.seed)
     y, p = random.uniform(low=1, high=9, size=(2, 500, 1))  # y and p: (500, 1)
     print("Quantities:", toolkit.head(y))
@@ -155,19 +158,19 @@ def main(run: Run, *, wrong_prices: int = 20) -> None:
     # Logits are scores that softmax turns into probabilities. Keras's loss takes logits, and does
     # that itself; our formula takes the probabilities.
     logits = random.normal(size=(4, 3)).astype("float32")  # 4 steps; a blank, "a" and "b"
-    alignments, ours = ctc([1, 2], np.array(keras.ops.softmax(logits)))
+    word = [1, 2]  # "ab"
+    alignments, ours = ctc(word, np.array(keras.ops.softmax(logits)))
     # Keras wants a batch, here of one word: labels (1, 2) and logits (1, 4, 3).
-    theirs = float(keras.losses.CTC()(np.array([[1, 2]]), logits[np.newaxis]))
+    theirs = float(keras.losses.CTC()(np.array([word]), logits[np.newaxis]))
     differences.append(abs(ours - theirs))
     letters = np.array(["-", "a", "b"])  # the blank is written as a dash
     spelled = ["".join(letters[list(alignment)]) for alignment in alignments]
-    print(f'{len(spelled)} ways to write "ab" in 4 steps: {" ".join(spelled)}')
+    print(f'{len(spelled)} ways to write "{"".join(letters[word])}" in 4 steps:', *spelled)
     # run.score prints a score, beside the range in which it is expected, if it has one.
     run.score(difference=max(differences))
 
     # 6. Outliers. If you had to guess one and the same price for all houses, which guess has the
     # lowest loss? And how far is it pulled away by some prices with a zero too many?
-    (_, right), _ = data  # (404,), the prices of the training rows
     is_wrong = random.permutation(len(right)) < wrong_prices  # (404,), True in 20 random places
     wrong = np.where(is_wrong, 10 * right, right)
     guesses = np.linspace(10, 1.5 * wrong.mean(), num=1000)
@@ -179,14 +182,14 @@ def main(run: Run, *, wrong_prices: int = 20) -> None:
         wrong_losses[name] = np.array([formula(wrong, guess) for guess in guesses])
         shift = guesses[wrong_losses[name].argmin()] - guesses[right_losses[name].argmin()]
         run.score(**{f"{name}_shift": shift})
-    figure = draw_losses(guesses, right_losses, wrong_losses)
-    figure.suptitle(f"{data.name} ({data.source} data): one guess for all prices, and its loss")
-    run.figure("outliers.png", figure)
+    title = f"{data.name} ({data.source} data): one guess for all prices, and its loss"
+    run.figure("outliers.png", draw_losses(title, guesses, right_losses, wrong_losses))
 
 
-def draw_losses(guesses: np.ndarray, right_losses: dict, wrong_losses: dict) -> Figure:
+def draw_losses(title: str, guesses: np.ndarray, right_losses: dict, wrong_losses: dict) -> Figure:
     """Draw each loss over the guesses, for right and for wrong prices, with its lowest point."""
     figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+    figure.suptitle(title)
     panels = figure.subplots(1, 3, sharey=True)
     for axes, name in zip(panels, right_losses, strict=True):
         best = []

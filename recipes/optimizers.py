@@ -31,8 +31,8 @@ OPTIMIZERS = {
     "SGD": (lambda rate: optimizers.SGD(learning_rate=rate), 0.035),
     # To that step it adds 0.9 of the step before, as a ball rolls on.
     "momentum": (lambda rate: optimizers.SGD(learning_rate=rate, momentum=0.9), 0.01),
-    # The same, with the gradient from a point ahead, to which the momentum alone would lead. (Keras
-    # keeps that point in place of the weights: the gradient at the weights is the one ahead.)
+    # The same, with the gradient from a point ahead, to which the momentum alone would lead: see
+    # the lesson backprop.
     "Nesterov": (
         lambda rate: optimizers.SGD(learning_rate=rate, momentum=0.9, nesterov=True),
         0.01,

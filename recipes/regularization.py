@@ -43,7 +43,7 @@ def build_model(
     noise_shape: tuple | None = None,
 ) -> keras.Model:
     """Build and compile a net of two hidden layers, with the cures that the arguments ask for."""
-    # The rows come as a sparse matrix, which stores only what is not 0: see step 1 of main.
+    # The rows come as a sparse matrix, which stores only what is not 0: see step 1 below.
     model = keras.Sequential([keras.Input(shape=(NUM_WORDS,), sparse=True)])
     for layer in range(2):
         # Keras calls the matrix of weights a kernel. The activation is a layer of its own, so that
@@ -187,12 +187,13 @@ def main(
 
 def draw_curves(curves: dict, epochs: int) -> Figure:
     """Draw the cross-entropy of each net, training and validation, in a panel of its own."""
-    figure = Figure(figsize=(6.4, 8.0), layout="constrained")
+    figure = Figure(figsize=(6.4, 9.6), layout="constrained")
     figure.suptitle("IMDB reviews: cross-entropy without a cure, and with nine")
     for place, (name, curve) in enumerate(curves.items(), start=1):
-        axes = figure.add_subplot(4, 3, place)
+        axes = figure.add_subplot(5, 2, place)
         toolkit.plot_history(curve, "binary_crossentropy", ax=axes, title=name)
-        axes.set(xlim=(0, epochs + 1), ylim=(0, 0.8), xlabel="epoch", ylabel="")
+        axes.set(xlim=(0, epochs + 1), ylim=(0, 0.8), ylabel="")
+        axes.set_xlabel("epoch" if place > 8 else "")  # below the last row
         lines = axes.get_lines()  # the same three in each panel, so one legend serves all
         axes.get_legend().remove()
     names = ["training", "validation", "lowest"]

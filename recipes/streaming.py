@@ -47,8 +47,7 @@ def stream(records: Records, split: str, read: Read, buffer: int = 1) -> tf.data
     # as the buffer holds.
     rows = rows.shuffle(buffer)
     batches = rows.ragged_batch(32)  # ragged: texts are not of one length
-    is_text = isinstance(batches.element_spec[0], tf.RaggedTensorSpec)
-    if is_text:
+    if isinstance(batches.element_spec[0], tf.RaggedTensorSpec):  # the rows are texts
         # Only here do texts become multi-hot vectors: 10,000 numbers, a 1 for each word that
         # occurs, and 0 for all others. 32 of them fit into any memory.
         batches = batches.map(lambda x, y: (toolkit.multi_hot(x, NUM_WORDS), y))
@@ -90,6 +89,9 @@ def main(
         epochs: Passes over the training rows, enough of them to see overfitting.
         buffer: Rows among which the shuffle draws the next one.
     """
+    if not 2 <= folds <= 100:  # slices are cut by percent, in step 3
+        raise ValueError(f"`folds` must be from 2 to 100. Received: {folds}")
+
     # 1. Record files. The first run writes them, all others find them. Texts are stored with all of
     #    their words: which of them are rare is decided when they are read. A builder writes the
     #    files, and reads them. TFDS has one for MNIST and one for IMDB; Reuters and Boston have one
@@ -140,6 +142,7 @@ def main(
         model.fit(train, epochs=best_epochs, shuffle=False, callbacks=[run.log()], verbose=2)
     print_cost("streamed", best_epochs * len(data.y_train), started, streamed)
     scores = model.evaluate(stream(records, "test", read), verbose=0, return_dict=True)
+    # `score` calls run.score, which prints a score beside the range where it is expected, if any.
     score(run, f"test_{head.metric}", scores[head.metric])
     toolkit.save(model, run.path("model.keras"))
 
@@ -195,7 +198,6 @@ def print_cost(way: str, rows: int, started: float, memory: PeakMemory) -> None:
 
 def score(run: Run, name: str, value: float) -> None:
     """Record a score whose name depends on the data set: an accuracy, or a mean absolute error."""
-    # run.score prints a score, beside the range in which it is expected, if it has one.
     run.score(**{name: value})
 
 
@@ -205,8 +207,7 @@ def score_baselines(run: Run, metric: str, train: tuple, test: tuple) -> None:
     x = csr_array(x.reshape(len(x), -1), dtype="float32")
     x_test = csr_array(x_test.reshape(len(x_test), -1), dtype="float32")
     if metric == "mae":
-        # The alpha keeps the weights of the linear model small.
-        guesses = Ridge(alpha=100).fit(x, y).predict(x_test)
+        guesses = Ridge(alpha=100).fit(x, y).predict(x_test)  # alpha keeps the weights small
         score(run, "baseline_mae", abs(y.mean() - y_test).mean())
         score(run, "linear_mae", abs(guesses - y_test).mean())
     else:

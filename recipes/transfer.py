@@ -8,7 +8,8 @@ Data      Fashion-MNIST: eight classes to learn from; 200 labelled images of the
 Source    Géron, Hands-On Machine Learning, chapter 11, "Reusing Pretrained Layers".
 Takes     30 s
 Try next  --alike: what do eight other classes know of T-shirts and shirts? --labels 20 or 2000:
-          where is most to be gained? Compile in `train` only the first time: what stays as it was?
+          where is most to be gained? Compile in `train` only the first time: what is refused, and
+          why?
 """
 
 import keras
@@ -135,6 +136,8 @@ def main(run: Run, *, labels: int = 200, draws: int = 10, alike: bool = False, e
     x_old, y_old = select(data.x_train, data.y_train, old)  # (48000, 784), (48000,)
     x, y = select(data.x_train, data.y_train, new)  # (12000, 784), (12000,)
     x_test, y_test = select(data.x_test, data.y_test, new)  # (2000, 784), (2000,)
+    if not 20 <= labels <= len(x):  # with fewer, a draw might hold one class only
+        raise ValueError(f"`labels` must be from 20 to {len(x)}. Received: {labels}")
 
     # 2. A task with many labels: tell the eight old classes apart. Its body is what we are after.
     body = learn_classes(x_old, y_old, run.log())

@@ -131,7 +131,8 @@ def test_a_spread_has_a_point_for_each_score_and_a_mark_at_the_mean():
 
 def test_costs_have_a_line_for_each_way_and_number_of_rows():
     cases = [(200, 16), (200, 128), (2000, 16)]
-    ax = draw_costs(cases, [(1, 4), (2, 5), (3, 6)], ["alone", "together"])
+    ax = draw_costs(cases, [(1, 4), (2, 5), (3, 6)], ["alone", "together"], data="Digits")
+    assert ax.get_title() == "Digits: what a step costs"
     drawn = {line.get_label(): line.get_xydata().tolist() for line in ax.get_lines()}
     assert drawn == {
         "200 rows a step, alone": [[16, 1], [128, 2]],

@@ -42,6 +42,17 @@ def test_training_is_points_and_validation_a_line():
     assert axes.get_legend()
 
 
+def test_the_legend_of_folds_stands_below_the_axes_where_it_hides_no_curve():
+    axes = plot_folds([CURVES, CURVES])
+    (legend,) = axes.figure.legends
+    axes.figure.draw_without_rendering()
+    assert legend.get_window_extent().y1 < axes.get_window_extent().y0
+    assert axes.get_legend() is None
+    mine = Figure().subplots()  # among other axes, whose figure is not ours
+    assert plot_folds([CURVES, CURVES], ax=mine).get_legend()
+    assert not mine.figure.legends
+
+
 @pytest.mark.parametrize("metric", ["acc", "accuracy"])
 @pytest.mark.parametrize("column", ["acc", "accuracy"])
 def test_either_name_of_a_metric_finds_it(metric, column):

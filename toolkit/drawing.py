@@ -92,6 +92,8 @@ def draw_costs(
     times: Sequence[Sequence[float]],
     names: Sequence[str],
     ax: Axes | None = None,
+    *,
+    data: str = "",
 ) -> Axes:
     """Draw the seconds of a step against the size of a net, a line for each way and number of rows.
 
@@ -100,6 +102,7 @@ def draw_costs(
         times: For each case, the seconds of a step in each way.
         names: What to call the ways.
         ax: Axes to draw into; None makes a new figure, reached by `.figure`.
+        data: Name of the data, for the title.
 
     Returns:
         The axes, logarithmic in both directions.
@@ -116,7 +119,8 @@ def draw_costs(
             seconds = [times[number][way] for number in chosen]
             style = ("o-", "s--", "^:")[way % 3]
             ax.plot(units, seconds, style, color=f"C{color}", label=f"{rows} rows a step, {name}")
-    ax.set(title="What a step costs", xlabel="hidden units", ylabel="seconds a step")
+    ax.set(title=f"{data}: what a step costs" if data else "What a step costs")
+    ax.set(xlabel="hidden units", ylabel="seconds a step")
     ax.set(xscale="log", yscale="log")
     ax.legend()
     return ax

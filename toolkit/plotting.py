@@ -150,6 +150,11 @@ def plot_folds(
     count = sum(map(len, groups.values()))
     what = _readable(metric).capitalize() if alone else f"Validation {_readable(metric)}"
     _label(axes, metric, unit, log, title or f"{what} of {count} {of}")
+    if alone and ax is None:  # inside the axes it would hide a part of the curves
+        if legend := axes.get_legend():
+            legend.remove()
+        entries = axes.get_legend_handles_labels()
+        axes.figure.legend(*entries, loc="outside lower center", ncols=2, fontsize="small")
     return axes
 
 

@@ -55,3 +55,9 @@ def test_training_leaves_the_first_weights_alone(problem):
     backprop.train("momentum", *problem, 0.9)
     for one, other in zip(before, problem[0], strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("momentum", [-0.1, 1.0, 2.0])
+def test_a_momentum_that_cannot_be_is_refused_before_any_work(momentum):
+    with pytest.raises(ValueError, match=f"`momentum` must be .* Received: {momentum}$"):
+        backprop.main(None, momentum=momentum)

@@ -1,7 +1,10 @@
+from types import SimpleNamespace
+
 import keras
 import numpy as np
 import pytest
 
+import toolkit
 from recipes import losses
 
 FORMULAS = {
@@ -36,8 +39,6 @@ def test_every_formula_has_the_name_that_keras_knows():
 
 
 def test_every_loss_that_head_chooses_is_explained():
-    import toolkit
-
     for y in HEADS:
         assert toolkit.head(y).loss in FORMULAS
     assert toolkit.head(HEADS[0], outliers=True).loss in FORMULAS
@@ -71,3 +72,9 @@ def test_ctc_lists_the_alignments():
     paths, loss = losses.ctc([1, 2], p)
     assert sorted(paths) == [(0, 1, 2), (1, 0, 2), (1, 1, 2), (1, 2, 0), (1, 2, 2)]
     assert loss == pytest.approx(-np.log(5 / 27))
+
+
+@pytest.mark.parametrize("wrong_prices", [405, 1000])
+def test_wrong_prices_that_cannot_be_are_refused_before_any_work(wrong_prices):
+    with pytest.raises(ValueError, match=f"`wrong_prices` must be .* Received: {wrong_prices}$"):
+        losses.main(SimpleNamespace(data=toolkit.Data("sample"), seed=0), wrong_prices=wrong_prices)

@@ -249,3 +249,9 @@ def test_the_run_that_writes_the_records_gives_the_numbers_of_a_later_one_in_a_s
     assert metrics[0] == metrics[1] == metrics[2]
     assert {"test_mae", "memory_mae"} <= set(metrics[0])
     assert [path.parent.name for path in tmp_path.rglob("boston_housing")] == ["sample"]  # written once
+
+
+@pytest.mark.parametrize("folds", [1, 101])
+def test_folds_that_cannot_be_are_refused_before_any_work(folds):
+    with pytest.raises(ValueError, match=f"`folds` must be .* Received: {folds}$"):
+        main(None, folds=folds)

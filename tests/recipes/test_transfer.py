@@ -1,10 +1,14 @@
+from types import SimpleNamespace
+
 import keras
 import numpy as np
 import pytest
 
+import toolkit
 from recipes.transfer import (
     accuracies,
     build_body,
+    main,
     select,
     take_over,
     train_frozen,
@@ -72,3 +76,9 @@ def test_chosen_classes_keep_their_images_and_count_from_0():
     x, y = select(images, labels, [5, 6])
     assert (x.shape, x.dtype, y.tolist()) == ((4, 784), "float32", [0, 1, 1, 0])
     np.testing.assert_array_equal((x * 255).round(), images[[1, 2, 4, 5]].reshape(4, 784))
+
+
+@pytest.mark.parametrize("labels", [1, 19, 10**8])
+def test_labels_that_cannot_be_are_refused_before_any_work(labels):
+    with pytest.raises(ValueError, match=f"`labels` must be .* Received: {labels}$"):
+        main(SimpleNamespace(data=toolkit.Data("sample"), seed=0), labels=labels)

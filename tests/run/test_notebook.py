@@ -148,8 +148,13 @@ def test_every_recipe_becomes_a_notebook(path):
     for cell in code:
         ast.parse(cell)
         assert "cli(" not in cell
+        assert not re.search(r"^ *checkpoint=run|\bof main\b|`main`", cell, flags=re.MULTILINE), cell
+        if cell.endswith(";"):  # only where there is a value
+            called = ast.unparse(ast.parse(cell).body[-1].value.func)
+            assert re.search(r"\.(fit|save)$", called), called
     for cell in text:
         assert not re.search(r"(^| )--[a-z]", cell), cell
+        assert "no part of the lesson" not in cell
 
 
 @pytest.fixture

@@ -240,16 +240,16 @@ class _Source:
     def _cell(self, statements: list[ast.stmt]) -> str:
         """Return the code of a cell, without checkpoints, as no cell is resumed.
 
-        A last value that only a notebook would show gets a semicolon.
+        A last value that only a notebook would show, a History say, gets a semicolon.
         """
         code = "\n".join(map(self._code, statements))
         keep = rf"checkpoint={self.run}\.keep\([^()]*\)"
-        code = re.sub(rf"^ +{keep},\n|, {keep}$", "", code, flags=re.MULTILINE)
+        code = re.sub(rf"^ +{keep},(  #.*)?\n|, {keep}$", "", code, flags=re.MULTILINE)
         last = statements[-1]
         if not (isinstance(last, ast.Expr) and isinstance(last.value, ast.Call)):
             return code
-        called = ast.unparse(last.value.func)
-        return code if called == "print" or called.startswith(f"{self.run}.") else f"{code};"
+        _, _, called = ast.unparse(last.value.func).rpartition(".")
+        return f"{code};" if called in ("fit", "fit_many", "save") else code
 
     def prose(self, text: str) -> str:
         """Return text as Markdown: options as assignments, and without sentences on the command line."""
@@ -288,9 +288,11 @@ class _Source:
     def _pieces(self) -> Iterator[str | ast.stmt]:
         """Yield the statements of `main`, the comments between them in one line, and "" for a blank line."""
         at = self.first
-        after = [_first_line(node) for node in self.tree.body if node.lineno > self.main.lineno]
+        end = self.main.end_lineno or 0
+        while end < len(self.lines) and not self.lines[end][:1].strip():  # a last comment of `main`
+            end += 1
         for statement in [*self.body, None]:
-            until = _first_line(statement) if statement else min(after, default=len(self.lines) + 1)
+            until = _first_line(statement) if statement else end + 1
             comment: list[str] = []
             for line in map(str.strip, self.lines[at - 1 : until - 1]):
                 if line.startswith("#") and not (re.match(r"# \d+\. ", line) and comment):
