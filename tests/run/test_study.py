@@ -256,6 +256,11 @@ def some(values, label="", **more):
     ]
 
 
+def test_a_training_that_diverged_leaves_a_gap_in_the_table():
+    (_, line, *_) = results.table(some([2.0, float("inf")])).splitlines()[2:]
+    assert "nan" in line
+
+
 def test_the_interval_of_the_mean_is_students():
     values = np.random.default_rng(0).normal(size=7)
     low, high = stats.t.interval(0.95, 6, values.mean(), stats.sem(values))

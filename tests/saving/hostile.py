@@ -470,10 +470,19 @@ HOSTILE = {
         with_part("metadata.json", b'{"keras_version": "3.0.1", "more": "junk"}'),
         "metadata.json",
     ),
+    "version that says more": (
+        with_part("metadata.json", b'{"keras_version": "3.0.1 and junk"}'),
+        "names no version",
+    ),
+    "date of 40 kB": (
+        with_part("metadata.json", b'{"keras_version": "3.0.1", "date_saved": "%s"}' % (b"a" * 40_000)),
+        "names no date",
+    ),
     "user block": (with_hdf5(with_user_block), "something in front of it"),
     "tail of the weights": (with_hdf5(lambda content: content + bytes(40_000)), "that belong to nothing"),
     "attribute": (with_attribute("more", "junk"), "an attribute 'more'"),
     "attribute of numbers": (with_attribute("dtype", np.ones(1_000)), "an attribute 'dtype'"),
+    "attribute of a text": (with_attribute("dtype", "junk"), "an attribute 'dtype'"),
     "name of 40 kB": (with_attribute("name", "a" * 40_000), "an attribute 'name'"),
     "empty group": (
         with_weights(lambda file: [file.create_group(f"more{number}") for number in range(20)]),

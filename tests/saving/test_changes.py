@@ -1,17 +1,20 @@
 """What Keras loses of a model when it saves it: refused with the way out, or told by a warning."""
 
 import os
+import random
 import stat
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers
 from saving.examples import Sound, built, names, sequential
 from saving.hostile import words_of
 
 from toolkit import load, save
+from toolkit.saving.api import _way_out
 
 register = keras.saving.register_keras_serializable(package="test_changes")
 
@@ -24,6 +27,29 @@ class WeightedLoss(keras.losses.Loss):
 
     def call(self, y_true, y_pred):
         return keras.ops.sum(self.weights * (y_true - y_pred) ** 2, axis=-1)
+
+
+@register
+class Applying(keras.losses.Loss):
+    def __init__(self, function=keras.ops.square, **kwargs):
+        super().__init__(**kwargs)
+        self.function = function
+
+    def call(self, y_true, y_pred):
+        return self.function(y_true - y_pred)
+
+
+@register
+class OfClasses(keras.losses.Loss):
+    def __init__(self, weights=None, **kwargs):
+        super().__init__(**kwargs)
+        self.weights, self.calls = weights, 0
+
+    def call(self, y_true, y_pred):
+        return self.weights.get(0, 1.0) * (y_true - y_pred)
+
+    def get_config(self):
+        return super().get_config() | {"weights": self.weights}
 
 
 @register
@@ -111,6 +137,18 @@ def adapted():
     return model
 
 
+def adapted_attention():
+    model = attending()
+    model.layers[1]._query_dense.enable_lora(2)
+    return model
+
+
+def counting_loss():
+    loss = OfClasses({"a": 1.0})
+    loss.calls = 7
+    return loss
+
+
 def counted():
     model = sequential(Counting())
     model.layers[0].calls = 7
@@ -133,7 +171,20 @@ REFUSED = {
         lambda: frozen(lambda model: model.layers[0].bias, lambda: sequential(layers.Dense(2))),
         "`trainable` of .*bias",
     ),
-    "array of a loss": (lambda: compiled(loss=WeightedLoss((1.0, 2.0))), "loss.weights is array .*1.0, 2.0"),
+    "array of a loss": (lambda: compiled(loss=WeightedLoss((1.0, 2.0))), r"loss.weights is \[1.0, 2.0\]"),
+    "function of a loss": (
+        lambda: compiled(loss=Applying(keras.ops.abs)),
+        'loss.function is "abs" and would be "square"',
+    ),
+    "lambda of a loss": (lambda: compiled(loss=Applying(lambda x: x)), "loss.function is .*<lambda> -?[0-9]"),
+    "function for training alone": (
+        lambda: sequential(DropPath(keras.ops.abs)),
+        'rate of drop_path.* is "abs" and would be',
+    ),
+    "keys of a setting": (
+        lambda: compiled(loss=OfClasses({0: 9.0})),
+        'loss.weights is {"int 0": 9.0} and would be {"0": 9.0}',
+    ),
     "setting of an optimizer": (lambda: compiled(Clipped(most=5.0)), r"optimizer.most is 5.0 and would be 1"),
     "setting of a schedule": (
         lambda: compiled(keras.optimizers.SGD(Halving(7))),
@@ -151,6 +202,8 @@ REFUSED = {
 TOLD = {
     "exclusions from weight decay": (excluded, "exclude_from_weight_decay.*is not saved"),
     "factors of LoRA": (adapted, "call `enable_lora`"),
+    "factors of LoRA in an attention": (adapted_attention, "call `enable_lora`"),
+    "counter of a loss": (lambda: compiled(loss=counting_loss()), r"loss.calls \(set by use\) is 7 and"),
     "what is no argument": (counted, "calls of counting.* is [0-9]+ and would be"),
 }
 
@@ -194,6 +247,38 @@ def test_the_model_is_as_it_was_and_trains_on(tmp_path):
     assert counting.layers[0].calls == 7
     model.fit(np.ones((4, 3)), np.ones((4, 2)), verbose=0)
     assert len(load(save(model, tmp_path / "model.keras")).optimizer.variables) == 6
+
+
+@register
+class Drawing(layers.Layer):
+    """Draws and counts in ways that only TensorFlow, NumPy and Python know."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.calls, self.seen = tf.Variable(0.0), []
+
+    def call(self, x):
+        self.calls.assign_add(1.0)
+        self.seen.append("call")
+        return x + np.random.normal() + random.random() + tf.random.normal(())  # noqa: NPY002
+
+
+@pytest.mark.filterwarnings("ignore:.* of drawing|only weights")
+def test_a_layer_that_draws_and_counts_is_as_it_was(tmp_path):
+    keras.utils.set_random_seed(1)
+    model, drawn = sequential(Drawing()), []
+    for steps in (lambda: None, lambda: save(model, tmp_path / "model.keras")):
+        keras.utils.set_random_seed(1)
+        steps()
+        numbers = np.random.normal(), random.random(), float(tf.random.normal(()))  # noqa: NPY002
+        drawn.append((*numbers, float(model.layers[0].calls), len(model.layers[0].seen)))
+    assert drawn[0] == drawn[1]
+
+
+def test_the_way_out_names_sublayers_only_where_they_differ():
+    differ = "what the file holds and what the model that it builds would save differ: "
+    for parts, told in (("/optimizer/vars/1", False), ("/hidden/vars/0, /optimizer/vars/1", True)):
+        assert ("sublayers" in _way_out(differ + parts)) == told
 
 
 # Where it goes

@@ -128,16 +128,18 @@ def test_strays_of_dead_processes_are_cleared_and_those_of_live_ones_stay(model,
         "alive": f".saving-{host}-{os.getpid()}-0123abcd",
         "elsewhere": ".saving-another-host-1-0123abcd",
         "old": ".saving-another-host-1-ffffffff",
-        "odd": f".saving-{host}-{10**30}-0",
+        "notes": ".saving-notes",
+        "odd": f".saving-{host}-{10**30}-0123abcd",
         "foreign": ".saving-",
     }
     for name in folders.values():
         (tmp_path / name).mkdir()
         (tmp_path / name / "model.keras").write_bytes(b"half")
-    os.utime(tmp_path / folders["old"], (time.time() - 2 * 86_400,) * 2)
+    for old in ("old", "notes"):
+        os.utime(tmp_path / folders[old], (time.time() - 2 * 86_400,) * 2)
     save(model, tmp_path / "model.keras")
     left = {key for key, name in folders.items() if (tmp_path / name).exists()}
-    assert left == {"alive", "elsewhere", "odd", "foreign"}
+    assert left == {"alive", "elsewhere", "odd", "foreign", "notes"}
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """What many runs of one recipe gave: how far their scores spread, as a table and as a figure."""
 
 import dataclasses
-import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -66,8 +65,14 @@ def interval(values: Sequence[float]) -> float:
     """
     if len(values) < 2:
         return float("nan")
-    error = statistics.stdev(values) / len(values) ** 0.5
+    error = _deviation(values) / len(values) ** 0.5
     return float(scipy.special.stdtrit(len(values) - 1, 0.975) * error)
+
+
+def _deviation(values: Sequence[float]) -> float:
+    """Return the standard deviation; NaN where a training has diverged, and a score is not finite."""
+    with np.errstate(invalid="ignore"):
+        return float(np.std(values, ddof=1))
 
 
 def table(results: Sequence[Result]) -> str:
@@ -84,9 +89,9 @@ def table(results: Sequence[Result]) -> str:
         lines.append(f"{metric:<{width + 4}}{head}")
         for label, values in _by_label(results, metric).items():
             one = len(values) < 2  # what cannot be known of it stays empty
-            spread = "" if one else f"{statistics.stdev(values):.3g}"
+            spread = "" if one else f"{_deviation(values):.3g}"
             half = "" if one else f"{interval(values):.2g}"
-            mean, low, high = map(report.number, (statistics.mean(values), min(values), max(values)))
+            mean, low, high = map(report.number, (float(np.mean(values)), min(values), max(values)))
             cells = f"{mean:>10}{half:>8}{spread:>9}{low:>9}{high:>9}{len(values):>7}"
             lines.append(f"  {label or 'default options':<{width + 2}}{cells}")
     return "\n".join(lines)
@@ -133,7 +138,7 @@ def _draw_scores(
         places = row + (np.linspace(-0.2, 0.2, len(values)) if len(values) > 1 else np.zeros(1))
         axes.plot(values, places, "os^"[row // 10 % 3], color=f"C{row % 10}", alpha=0.6, markersize=4)
         half = np.nan_to_num(interval(values))
-        axes.errorbar(statistics.mean(values), row + 0.35, xerr=half, fmt="|", color="black", capsize=3)
+        axes.errorbar(float(np.mean(values)), row + 0.35, xerr=half, fmt="|", color="black", capsize=3)
     axes.plot([], [], "o", color="gray", markersize=4, label="a run")
     axes.errorbar([], [], xerr=[], fmt="|", color="black", capsize=3, label="mean, 95% interval")
     if score in expected:

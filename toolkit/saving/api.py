@@ -135,14 +135,15 @@ def _load_back(file: IO[bytes]) -> Any:
 
 def _clear_strays(folder: Path) -> None:
     """Remove what `save` left here in processes that were killed; leave what is being written."""
-    host = re.escape(socket.gethostname())
     for stray in folder.glob(".saving-*"):
-        process = re.fullmatch(rf"\.saving-{host}-(\d+)-.*", stray.name) if os.name != "nt" else None
+        process = re.fullmatch(r"\.saving-(.+)-(\d+)-[a-z0-9_]{8}", stray.name)  # as `mkdtemp` names it
+        if not process:
+            continue
         with contextlib.suppress(OSError, OverflowError):  # gone meanwhile, or of another user
             dead = time.time() - stray.stat().st_mtime > _STRAY_SECONDS
-            if process and not dead:
+            if process[1] == socket.gethostname() and os.name != "nt" and not dead:
                 try:
-                    os.kill(int(process[1]), 0)  # asks only
+                    os.kill(int(process[2]), 0)  # asks only
                 except ProcessLookupError:
                     dead = True
             if dead:
@@ -155,7 +156,7 @@ def _is_of_the_disk(error: Exception) -> bool:
 
 def _way_out(text: str) -> str:
     """Add what to change to a reason for which a model does not come back."""
-    if "differ: " in text or "could not be loaded" in text or "expected" in text:
+    if re.search("differ: (.*, )?/(?!optimizer/)|could not be loaded|expected", text):
         text += (
             "\nA class must make and build its sublayers in `build`, such as `self.hidden.build(shape)`, "
             "and take and return each argument in `__init__` and `get_config`."
@@ -189,7 +190,7 @@ def load(
             time and memory, without the network, in an empty folder. That process stays for further files,
             each of which has its own limits. It knows registered classes of modules that it can import, not
             those of a script that runs (`__main__`). Elsewhere than on Linux only the time is limited.
-        seconds: The longest that an isolated load may take.
+        seconds: The longest that an isolated load may take, at most a million.
         megabytes: The most memory that an isolated load may take beside TensorFlow itself; by default 1,000
             and ten times the file.
 
@@ -219,9 +220,10 @@ def load(
         guards_bite()
     if isolated and trusted:
         raise ValueError("`isolated` is for files that are not trusted. Received: both of them as True")
-    for name, limit in (("seconds", seconds), ("megabytes", 1 if megabytes is None else megabytes)):
-        if not isinstance(limit, int | float) or not 0 < limit < math.inf:
-            raise ValueError(f"`{name}` must be a positive number. Received: {limit!r}")
+    megabytes_or_any = 1 if megabytes is None else megabytes
+    for name, limit, most in (("seconds", seconds, 1e6), ("megabytes", megabytes_or_any, 1e9)):
+        if not isinstance(limit, int | float) or not 0 < limit <= most:  # which timers and systems take
+            raise ValueError(f"`{name}` must be a positive number, at most {most:,.0f}. Received: {limit!r}")
     try:
         if isolated:
             sha256 = sha256 or try_out(path, seconds, megabytes)

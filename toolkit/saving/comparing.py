@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import inspect
+import itertools
 import json
 import re
 import warnings
@@ -14,7 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from toolkit import _keras
+from toolkit import _keras, _tensorflow
 from toolkit.saving.config import nodes
 from toolkit.saving.reasons import lost
 
@@ -22,7 +23,10 @@ from toolkit.saving.reasons import lost
 _OF_A_PROCESS = [
     *("name", "_name", "built", "_built", "_variables", "_path", "_trainable_variables_indices"),
     *("_exclude_from_weight_decay_cache", "_self_unconditional_dependency_names"),
+    "_var_to_optimizer_idx",
 ]
+_BY_USE = " (set by use)"
+_TAKE_IT = "Where that matters, take it in `__init__` and return it by `get_config`."
 
 
 def write(model: Any, path: Path) -> None:
@@ -56,10 +60,11 @@ def compare(model: Any, loaded: Any, config: bytes) -> None:
         loaded: What its file gives.
         config: What its file says of classes and their settings, as JSON.
     """
-    differ = _weights_that_differ(model, loaded)
-    if any("lora" in name for name in differ):
+    adapted = {_folder(variable) for variable in model.weights if "lora" in variable.path}
+    if adapted:
         _warn("LoRA's factors were added to the kernels. After a load, call `enable_lora` to train on.")
-    elif differ:
+    weights = _weights(model, loaded)
+    if differ := _weights_that_differ(weights, adapted):
         raise lost(f"other weights: {', '.join(differ[:5])}")
     pairs = list(zip(_keras.all_layers(model), _keras.all_layers(loaded), strict=False))
     for one, other in pairs:
@@ -68,7 +73,8 @@ def compare(model: Any, loaded: Any, config: bytes) -> None:
                 f"the vocabulary of {one.name} would be another one, as that of words with a line end is. "
                 "Give it to the layer as `vocabulary=`, without such words."
             )
-    if frozen := [each.path for each, other in _weights(model, loaded) if each.trainable != other.trainable]:
+    frozen = [each.path for each, other in weights if each.trainable != other.trainable]
+    if frozen := [path for path in frozen if path.rpartition("/")[0] not in adapted]:
         raise lost(
             f"`trainable` of {', '.join(frozen[:5])} is not saved. Set it where the class makes its parts, "
             "such as `self.base.trainable = False` in `__init__`, or for a whole layer."
@@ -76,6 +82,8 @@ def compare(model: Any, loaded: Any, config: bytes) -> None:
     for name, value, new in _differences(_compiled(model), _compiled(loaded)):
         if "exclude_from_weight_decay" in name:
             _warn(f"{name} is not saved. After a load, call `optimizer.exclude_from_weight_decay` again.")
+        elif _BY_USE in name:
+            _warn(f"{name} is {value} and would be {new}. {_TAKE_IT}")
         else:
             raise lost(
                 f"{name} is {value} and would be {new}. Keras does not save it: return it by `get_config` of "
@@ -105,18 +113,36 @@ def _warn(text: str) -> None:
     warnings.warn(text, stacklevel=4)
 
 
+def _folder(variable: Any) -> str:
+    return str(variable.path.rpartition("/")[0])
+
+
 def _weights(model: Any, loaded: Any) -> list[tuple[Any, Any]]:
-    return list(zip(model.weights, loaded.weights, strict=False))
+    """Pair the weights but LoRA's: in order, or by names where they are the same in a layer in another order.
+
+    A layer that was quantized makes its variables in another order than one that is loaded.
+    """
+    lists = [[each for each in one.weights if "lora" not in each.path] for one in (model, loaded)]
+    if len(lists[0]) != len(lists[1]):
+        raise lost(f"other weights: {len(lists[0])} would be {len(lists[1])}")
+    pairs = list(zip(*lists, strict=True))
+    start = 0
+    for _, group in itertools.groupby(pairs, lambda pair: _folder(pair[0])):
+        mine, others = zip(*group, strict=True)
+        names = {other.name: other for other in others}
+        if len(names) == len(mine) and names.keys() == {each.name for each in mine}:
+            pairs[start : start + len(mine)] = [(each, names[each.name]) for each in mine]
+        start += len(mine)
+    return pairs
 
 
-def _weights_that_differ(model: Any, loaded: Any) -> list[str]:
-    """Name the weights of a model that are others in the one that was loaded."""
-    if len(model.weights) != len(loaded.weights):
-        return [f"{len(model.weights)} would be {len(loaded.weights)}"]
+def _weights_that_differ(pairs: list[tuple[Any, Any]], adapted: set[str]) -> list[str]:
+    """Name the weights of a model that are others in the one that was loaded, but for those LoRA adapted."""
     return [
         variable.path
-        for variable, other in _weights(model, loaded)
+        for variable, other in pairs
         if not _keras.same_bits(*map(_keras.as_array, (variable, other)))
+        if _folder(variable) not in adapted
     ]
 
 
@@ -129,20 +155,43 @@ def _compiled(model: Any) -> dict[str, str]:
     return facts
 
 
+def _plain(value: Any) -> Any:
+    """Return a value as JSON gives it back, but for keys: 0 is no "0"."""
+    if isinstance(value, tf.Tensor) and not tf.is_symbolic_tensor(value):
+        value = value.numpy()
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    if isinstance(value, dict):
+        texts = int | float | None  # what `json` writes as if it were text
+        plain = map(_plain, value)
+        keys = [f"{type(key).__name__} {key}" if isinstance(key, texts) else key for key in plain]
+        return dict(zip(keys, map(_plain, value.values()), strict=True))
+    return [_plain(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def _attributes(thing: Any) -> Iterator[tuple[str, Any]]:
+    """Yield attributes with their names; functions that a user's own class has, as theirs."""
+    for name, value in vars(thing).items():
+        if not callable(value) or not hasattr(value, "__name__"):
+            yield name, value
+        elif not _keras.is_own(thing):
+            # A config says of `tf.nn.relu` what it says of Keras's own, which comes back.
+            library = str(value.__module__).split(".")[0] in ("keras", "tensorflow")
+            told = value.__name__ if library else f"{value.__module__}.{value.__qualname__}"
+            yield name, f"{told} {hash(value.__code__)}" if "<lambda>" in told else told
+
+
 def _collect(where: str, value: Any, facts: dict[str, str], seen: set[int]) -> None:
     """Write down what a value says of itself, but for variables, layers and what draws random numbers."""
     if isinstance(value, keras.Variable | keras.Layer | keras.Initializer | keras.random.SeedGenerator):
         return
-    if isinstance(value, list | tuple | dict) and not value:
+    if tf.is_symbolic_tensor(value) or (isinstance(value, list | tuple | dict) and not value):
         return
-    with contextlib.suppress(TypeError, ValueError):
-        facts[where] = json.dumps(value, sort_keys=True)
+    with contextlib.suppress(TypeError, ValueError, RecursionError):
+        facts[where] = json.dumps(_plain(value), sort_keys=True)
         return
-    if isinstance(value, np.ndarray | np.generic | tf.Tensor):
-        array = np.asarray(value)
-        facts[where] = f"array of {array.dtype} {array.shape}, {array.tolist()}"
-    elif isinstance(value, re.Pattern):
-        facts[where] = value.pattern
+    if isinstance(value, np.ndarray | np.generic | tf.Tensor | complex | bytes | re.Pattern):
+        facts[where] = str(_plain(value))
     elif isinstance(value, set | frozenset):
         facts[where] = f"{len(value)} things"  # such as ids, which are others
     elif id(value) not in seen:
@@ -154,15 +203,26 @@ def _collect(where: str, value: Any, facts: dict[str, str], seen: set[int]) -> N
             items = enumerate(value)
         elif hasattr(value, "get_config") and not isinstance(value, type):
             facts[where] = type(value).__name__
-            items = ((name, each) for name, each in vars(value).items() if name not in _OF_A_PROCESS)
+            items = ((_told(value, name), each) for name, each in _attributes(value))
         for name, each in items:
-            _collect(f"{where}.{str(name).lstrip('_')}".lstrip("."), each, facts, seen)
+            if name not in _OF_A_PROCESS:
+                _collect(f"{where}.{str(name).lstrip('_')}".lstrip("."), each, facts, seen)
 
 
-def _differences(facts: dict[str, str], others: dict[str, str]) -> list[tuple[str, str | None, str | None]]:
+def _told(thing: Any, name: str) -> str:
+    """Return the name of an attribute, marked where all that its object was made of comes back without it."""
+    if _keras.is_own(thing) or name in _OF_A_PROCESS:
+        return name
+    parameters = list(inspect.signature(type(thing).__init__).parameters.values())[1:]
+    arguments = {each.name for each in parameters if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)}
+    settings = thing.get_config().keys()
+    return f"{name}{_BY_USE}" if arguments <= settings and name.lstrip("_") not in settings else name
+
+
+def _differences(facts: dict[str, str], others: dict[str, str]) -> list[tuple[str, str, str]]:
     names = facts.keys() | others.keys()
     found = [(name, facts.get(name), others.get(name)) for name in sorted(names)]
-    return [(name, one, other) for name, one, other in found if one != other]
+    return [(name, str(one)[:300], str(other)[:300]) for name, one, other in found if one != other]
 
 
 def _compare_attributes(layer: Any, other: Any) -> None:
@@ -173,13 +233,15 @@ def _compare_attributes(layer: Any, other: Any) -> None:
     own = not _keras.is_own(layer)
     facts: list[dict[str, str]] = [{}, {}]
     for each, its_facts in zip((layer, other), facts, strict=True):
-        for name, value in vars(each).items():
+        for name, value in _attributes(each):
             if name in arguments or (own and not name.startswith("_") and name not in _of_any_model()):
                 _collect(name, value, its_facts, set())
     for name, value, new in _differences(*facts):
+        if name.startswith("lora_") and not own:  # told with the weights
+            continue
         text = f"{name} of {layer.name} is {value} and would be {new}"
-        if name.split(".")[0] not in arguments:
-            _warn(f"{text}. Where that matters, take it in `__init__` and return it by `get_config`.")
+        if name.split(".")[0] not in arguments or _BY_USE in name:
+            _warn(f"{text}. {_TAKE_IT}")
         elif name != "name":
             raise lost(f"{text}. `get_config` must return each argument of `__init__`.")
 
@@ -193,14 +255,25 @@ def _of_any_model() -> set[str]:
 
 @contextlib.contextmanager
 def _as_it_was(model: Any) -> Iterator[None]:
-    """Put back attributes that a call changes, such as how often a layer was called."""
+    """Put back what a call changes: attributes, such as how often a layer was called, and random states."""
     before = [(layer, dict(vars(layer))) for layer in _keras.all_layers(model)]
+    values = [each for _, attributes in before for each in attributes.values()]
+    plain = [each for each in values if type(each).__module__.startswith(("builtins", "keras."))]
+    inside: list[tuple[Any, Any]] = [(each, each.copy()) for each in plain if isinstance(each, list | dict)]
+    numbers = [(each, each.numpy()) for each in values if isinstance(each, tf.Variable)]
     try:
-        yield
+        with _tensorflow.random_state_kept():
+            yield
     finally:
         for layer, attributes in before:
             vars(layer).clear()
             vars(layer).update(attributes)
+        for each, copy in inside:  # past Keras's lists, which note what is added
+            kind: Any = list if isinstance(each, list) else dict
+            kind.clear(each)
+            (kind.extend if kind is list else kind.update)(each, copy)
+        for variable, number in numbers:
+            variable.assign(number)
 
 
 def compare_predictions(model: Any, loaded: Any) -> None:
@@ -211,8 +284,9 @@ def compare_predictions(model: Any, loaded: Any) -> None:
         _warn("only weights were compared: no row could be generated for predictions")
         return
     x, prediction = predicted
-    if _close(prediction, _predict(loaded, x)):
-        return
+    with _as_it_was(loaded):
+        if _close(prediction, _predict(loaded, x)):
+            return
     with _as_it_was(model):
         again = _predict(model, x)
     if _close(prediction, again):

@@ -19,7 +19,7 @@ _KINDS = (
     keras.Operation, keras.Loss, keras.Metric, keras.Optimizer, keras.Initializer, keras.Regularizer,
     keras.optimizers.schedules.LearningRateSchedule, keras.constraints.Constraint, keras.DTypePolicy,
     keras.dtype_policies.DTypePolicyMap, keras.Quantizer, keras.quantizers.QuantizationConfig,
-    keras.random.SeedGenerator,
+    keras.random.SeedGenerator, keras.optimizers.OptimizerMap,
 )
 _FUNCTIONS = ["keras.activations", "keras.losses", "keras.metrics"]
 _TOOLS = ["get", "serialize", "deserialize"]  # functions there that no layer calls

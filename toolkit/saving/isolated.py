@@ -77,8 +77,8 @@ def try_out(path: Path, seconds: float, megabytes: float | None) -> str:
     return str(answer["sha256"])
 
 
-def _ask(request: dict[str, Any]) -> dict[str, Any]:
-    """Send a request to the process that waits, or to a new one."""
+def _ask(request: dict[str, Any], again: bool = True) -> dict[str, Any]:
+    """Send a request to the process that waits, or to a new one; `again` where somebody ended that one."""
     if not _servers or _servers[0].poll() is not None:
         for dead in _servers:
             _stop(dead)
@@ -86,14 +86,18 @@ def _ask(request: dict[str, Any]) -> dict[str, Any]:
     server = _servers[0]
     assert server.stdin
     assert server.stdout
-    stop = threading.Timer(request["seconds"] + _START_SECONDS, server.kill)
+    limit = request["seconds"] + _START_SECONDS
+    deadline, stop = time.monotonic() + limit, threading.Timer(limit, server.kill)
     stop.start()
     try:
         server.stdin.write(json.dumps(request) + "\n")
         server.stdin.flush()
         return dict(json.loads(server.stdout.readline()))
     except (OSError, ValueError):
-        server.kill()
+        _stop(server)
+        _servers.clear()
+        if again and time.monotonic() < deadline:  # no fault of the file, which a copy of the process tries
+            return _ask(request, again=False)
         return {"reason": "the process that was to try it ended"}
     finally:
         stop.cancel()

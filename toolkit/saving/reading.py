@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import random
 import re
 import tempfile
 import warnings
@@ -12,7 +11,7 @@ from typing import IO, Any
 
 import keras
 
-from toolkit import _keras
+from toolkit import _keras, _tensorflow
 from toolkit._garbage import uncollected
 from toolkit.saving.archive import json_object, list_of, members
 from toolkit.saving.config import check_config
@@ -56,6 +55,7 @@ def snapshot(path: Path) -> bytes:
 
 
 @uncollected()
+@_tensorflow.random_state_kept()  # Keras draws seeds: to load must change no later number
 def build(file: IO[bytes], trusted: bool, to_train: bool = True) -> Any:
     """Check what a file holds, build the model, read its numbers, and hold each of them to what is stored.
 
@@ -67,23 +67,19 @@ def build(file: IO[bytes], trusted: bool, to_train: bool = True) -> Any:
     Raises:
         Exception: Of any kind, as of the libraries for zip, HDF5 and models, where it is refused.
     """
-    random_state = random.getstate()  # Keras draws seeds from it: to load must change no later number
-    try:
-        places, parts = members(file), dict[str, bytes]()
-        for name, (start, size) in places.items():
-            if name != "model.weights.h5":
-                file.seek(start)
-                parts[name] = file.read(size)
-        arrays = Arrays(file, *places["model.weights.h5"])
-        config = check(parts, trusted)
-        with tempfile.TemporaryDirectory(prefix="toolkit-load-") as folder:
-            for name in parts.keys() - {"metadata.json", "config.json"}:
-                asset = Path(folder, name)
-                asset.parent.mkdir(parents=True, exist_ok=True)
-                asset.write_bytes(parts[name])
-            return _build(config, arrays, Path(folder, "assets"), trusted, to_train)
-    finally:
-        random.setstate(random_state)
+    places, parts = members(file), dict[str, bytes]()
+    for name, (start, size) in places.items():
+        if name != "model.weights.h5":
+            file.seek(start)
+            parts[name] = file.read(size)
+    arrays = Arrays(file, *places["model.weights.h5"])
+    config = check(parts, trusted)
+    with tempfile.TemporaryDirectory(prefix="toolkit-load-") as folder:
+        for name in parts.keys() - {"metadata.json", "config.json"}:
+            asset = Path(folder, name)
+            asset.parent.mkdir(parents=True, exist_ok=True)
+            asset.write_bytes(parts[name])
+        return _build(config, arrays, Path(folder, "assets"), trusted, to_train)
 
 
 def check(parts: dict[str, bytes], trusted: bool) -> dict[str, Any]:
@@ -91,8 +87,13 @@ def check(parts: dict[str, bytes], trusted: bool) -> dict[str, Any]:
     metadata = json_object("metadata.json", parts["metadata.json"])
     refuse_if(metadata.keys() - {"keras_version", "date_saved"}, "metadata.json says more than Keras writes")
     version = metadata.get("keras_version")
-    if not isinstance(version, str) or not (numbers := re.match(r"(\d{1,4})\.(\d{1,4})\.", version)):
+    numbers = re.fullmatch(
+        r"(\d{1,4})\.(\d{1,4})\.[\w.+-]{1,40}", version if isinstance(version, str) else ""
+    )
+    if not numbers:
         raise ValueError("metadata.json names no version of Keras")
+    date = metadata.get("date_saved", "")
+    refuse_if(not isinstance(date, str) or len(date) > 40, "metadata.json names no date")
     newer = tuple(map(int, numbers.groups())) > tuple(map(int, keras.__version__.split(".")[:2]))
     refuse_if(newer, f"it was written by Keras {version}, newer than the {keras.__version__} here")
     config = json_object("config.json", parts["config.json"])
@@ -146,12 +147,14 @@ def _compile(model: Any, compiled: dict[str, Any], arrays: Arrays) -> bool:
     state = [name for name in arrays if name.startswith("/optimizer/")]
     scaled = any(name.startswith(_SCALED) for name in state)
     trained = len(state) > 2  # else Keras stored its step and learning rate alone
-    if trained and scaled != isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer):
+    optimizer = getattr(model, "optimizer", None)  # which a class that has several need not have
+    if trained and scaled != isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         # Keras wraps an optimizer by the policy of the model, which it does not save.
         model.dtype_policy = "mixed_float16" if scaled else "float32"
         model.compile_from_config(compiled)
-    inner = getattr(model.optimizer, "inner_optimizer", model.optimizer)
-    own = [name for name in state if not scaled or name.startswith(_SCALED)]
+        optimizer = model.optimizer
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    own = [name for name in state if name.startswith(f"{_SCALED if scaled else '/optimizer/'}vars/")]
     if len(own) == len(getattr(inner, "variables", ())):
         return True
     if trained:  # a layer was frozen, unfrozen or quantized after training, and Keras drops the state

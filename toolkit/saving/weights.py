@@ -115,14 +115,14 @@ def _attribute_bytes(where: str, item: Any, key: str) -> int:
     shape, dtype = item.attrs.get_id(key).shape, item.attrs.get_id(key).dtype
     text = key in ("name", "dtype") and shape == () and h5py.check_string_dtype(dtype) is not None
     size = len(item.attrs[key]) if text else 0
-    known = text and size <= _NAME
+    known = text and size <= _NAME and (key == "name" or item.attrs[key] == "bfloat16")
     refuse_if(not known, f"model.weights.h5 has an attribute {key!r} at {where} that no layer reads")
     return size
 
 
 def _check_array(name: str, array: Any) -> None:
     refuse_if(array.external or array.is_virtual, f"model.weights.h5 takes {name} from another file")
-    numbers = array.shape is not None and not array.dtype.hasobject and array.dtype.kind in "biufV"
+    numbers = array.shape is not None and not array.dtype.hasobject and array.dtype.kind in "biufcV"
     refuse_if(not numbers, f"model.weights.h5 has no numbers at {name}")
     whole = array.chunks is None and array.id.get_storage_size() == array.nbytes
     whole = whole and (array.nbytes == 0 or array.id.get_offset() is not None)
