@@ -13,6 +13,7 @@ import pytest
 from conftest import ROOT
 
 from toolkit import workers
+from toolkit.caching import _FLAG, _FOR_CPU
 from toolkit.workers import run_workers
 
 
@@ -50,7 +51,7 @@ def test_each_has_its_rank_the_same_cluster_an_address_of_its_own_and_a_share_of
 
 
 def test_none_writes_into_the_cache_of_its_parent(monkeypatch):
-    monkeypatch.setenv("TF_XLA_FLAGS", "--tf_xla_x=1 --tf_xla_persistent_cache_directory=x --tf_xla_y=CPU")
+    monkeypatch.setenv("TF_XLA_FLAGS", f'--tf_xla_x=1 {_FLAG}="/xla/process-7-here-x1" {_FOR_CPU}')
 
     def flags(rank):
         import os
