@@ -11,20 +11,20 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import ROOT
 from keras import layers
 from keras.src import backend
 
-from toolkit import _keras
+from toolkit import _keras, _tensorflow
 
 
-def test_each_function_has_its_test():
-    functions = inspect.getmembers(_keras, inspect.isfunction)
-    own = {
-        f"test_{name}"
-        for name, function in functions
-        if function.__module__ == _keras.__name__ and not name.startswith("_")
-    }
-    assert own - set(globals()) == set()
+@pytest.mark.parametrize("module", [_keras, _tensorflow])
+def test_each_function_has_its_test(module):
+    functions = inspect.getmembers(module, inspect.isfunction)
+    own = {name for name, each in functions if each.__module__ == module.__name__ and name[0] != "_"}
+    tests = (ROOT / f"tests/test{module.__name__.rpartition('.')[2]}_private.py").read_text()
+    assert own
+    assert [name for name in own if f"\ndef test_{name}(" not in tests] == []
 
 
 # Saving and loading

@@ -1,6 +1,5 @@
 """What the private names of TensorFlow must mean that the toolkit relies on, one test a function."""
 
-import inspect
 import itertools
 import os
 import random
@@ -14,16 +13,6 @@ import tensorflow as tf
 from tensorflow.python.framework import ops
 
 from toolkit import _tensorflow
-
-
-def test_each_function_has_its_test():
-    functions = inspect.getmembers(_tensorflow, inspect.isfunction)
-    own = {
-        f"test_{name}"
-        for name, function in functions
-        if function.__module__ == _tensorflow.__name__ and not name.startswith("_")
-    }
-    assert own - set(globals()) == set()
 
 
 @pytest.mark.parametrize(
